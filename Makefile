@@ -1,0 +1,102 @@
+# Development tasks; `make help` lists them. They need Python ≥ 3.11, Go ≥ 1.26, make and git, and nothing else.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+DIR ?= .cluster
+VERSION ?=
+N ?= 1
+PYTEST_ARGS ?=
+
+# The environment's kubectl, else the one on PATH. Both use $KUBECONFIG, as kubectl always does.
+KUBECTL ?= $(if $(wildcard $(BIN)/kubectl),$(BIN)/kubectl,kubectl)
+
+# Which cluster the tests use: CLUSTER=kind, or CLUSTER=current with CONTEXT=name. The demo knows CLUSTER=current.
+CLUSTER ?=
+CONTEXT ?=
+export CLUSTER CONTEXT
+CLUSTER_ARGS := $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(CONTEXT),--context=$(CONTEXT))
+
+# Unset leaves the opt-in right to change bindings as it is; 1 gives it, 0 takes it away.
+INSTALL_ENV := KUBECTL="$(KUBECTL)" $(if $(ENTITLEMENTS),ENTITLEMENTS=$(ENTITLEMENTS))
+
+.PHONY: help
+help: ## list these targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Environment -----------------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(STAMP) ## create .venv from the lock files
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) --version): Python 3.11 or newer is needed (make PYTHON=…)" >&2; exit 1; }
+	@echo "setup: creating $(VENV)"
+	@[[ -x $(BIN)/python ]] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: lock
+lock: ## renew the lock files from *.in (needs uv)
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  requirements.in -o requirements.txt
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  requirements.in requirements-dev.in -o requirements-dev.txt
+
+# Clusters --------------------------------------------------------------------------------------------------------------
+
+.PHONY: cluster
+cluster: $(STAMP) ## start a control plane in the background (DIR=.cluster VERSION=1.34); its last line sets KUBECONFIG
+	@$(BIN)/python -m tests.support.controlplane start --dir "$(DIR)" $(if $(VERSION),--version "$(VERSION)")
+
+.PHONY: cluster-stop
+cluster-stop: $(STAMP) ## end it and remove all it wrote (DIR=.cluster)
+	@$(BIN)/python -m tests.support.controlplane stop --dir "$(DIR)"
+
+.PHONY: install
+install: $(STAMP) ## put CRDs, RBAC and admission policies into the current KUBECONFIG (ENTITLEMENTS=1 adds that right)
+	@$(INSTALL_ENV) bash deploy/install.sh
+
+.PHONY: uninstall
+uninstall: $(STAMP) ## take everything out of the current KUBECONFIG again
+	@$(INSTALL_ENV) bash deploy/uninstall.sh
+
+.PHONY: demo
+demo: $(STAMP) ## from an unowned token to a refused one, with times (CLUSTER=current uses the current KUBECONFIG)
+	@$(BIN)/python -m tests.demo
+
+# Checks ----------------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: lint test-unit test-cluster ## lint, unit tests, cluster tests
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## tests without a cluster
+	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: test-cluster
+test-cluster: $(STAMP) ## tests on a real API server (CLUSTER=kind, or CLUSTER=current CONTEXT=name)
+	$(BIN)/python -m pytest tests/cluster $(CLUSTER_ARGS) $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMP) verify ## ruff, mypy, import linter, verify
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: verify
+verify: $(STAMP) ## fail when a generated file is not what its source says
+	$(BIN)/python -m tenure.api.crd --check
+
+.PHONY: bench
+bench: $(STAMP) ## the benchmark's table (N=1; N=10 is the contract's size); figures also in build/bench.json
+	$(BIN)/python -m tests.scale.bench --scale $(N)

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Puts CRDs, RBAC and admission policies into the cluster that kubectl points at, and waits until they are effective.
+# May be run again at any time.
+#   KUBECTL       the kubectl to use, with its options if any (default: kubectl)
+#   ENTITLEMENTS  1: also give the operator the right to change bindings; 0: take it away; unset: leave it as it is
+#   TIMEOUT       seconds to wait until everything is effective (default: 120)
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+crds=$here/../crds
+read -r -a kubectl <<<"${KUBECTL:-kubectl}"
+timeout=${TIMEOUT:-120}
+
+say() { printf 'tenure: %s\n' "$*"; }
+die() { printf 'tenure: %s\n' "$*" >&2; exit 1; }
+apply() { "${kubectl[@]}" apply --server-side --force-conflicts --field-manager=tenure-install -f "$@" >/dev/null; }
+
+"${kubectl[@]}" version >/dev/null 2>&1 || die "no API server answers: $("${kubectl[@]}" version 2>&1 | tail -n 1)"
+
+# A CRD that is still being deleted (with its objects) would take the new one with it.
+for file in "$crds"/*.yaml; do
+  name=$(basename "$file" .yaml)
+  if [[ -n $("${kubectl[@]}" get crd "$name" --ignore-not-found -o 'jsonpath={.metadata.deletionTimestamp}') ]]; then
+    say "waiting for the end of the CRD $name, which is being deleted"
+    "${kubectl[@]}" wait --for=delete "crd/$name" --timeout="${timeout}s" >/dev/null ||
+      die "the CRD $name is stuck in its deletion: run uninstall.sh first"
+  fi
+done
+if [[ -n $("${kubectl[@]}" get namespace tenure-system --ignore-not-found -o 'jsonpath={.metadata.deletionTimestamp}') ]]; then
+  say "waiting for the end of the namespace tenure-system, which is being deleted"
+  "${kubectl[@]}" wait --for=delete namespace/tenure-system --timeout="${timeout}s" >/dev/null ||
+    die "the namespace tenure-system is stuck in its deletion: run uninstall.sh first"
+fi
+
+say "custom resource definitions"
+apply "$crds"
+"${kubectl[@]}" wait --for=condition=Established --timeout="${timeout}s" -f "$crds" >/dev/null
+
+# A policy is enforced once this dry run, given as JSON, is refused in its name. Asked several times in a row, because there may
+# be several API servers behind the address, and each compiles policies on a loop of its own.
+await_refusal() {
+  local policy=$1 object=$2 answer refused=0 deadline=$((SECONDS + timeout))
+  while ((refused < 5)); do
+    answer=$("${kubectl[@]}" create --dry-run=server -f - <<<"$object" 2>&1) || true
+    if [[ $answer == *"'$policy'"*"denied request"* ]]; then
+      refused=$((refused + 1))
+    else
+      refused=0
+      ((SECONDS < deadline)) || die "the policy $policy is not enforced after $timeout s; the API server says: $answer"
+      sleep 0.2
+    fi
+  done
+}
+
+say "admission policies"
+for file in "$here"/[0-5]*.yaml; do
+  apply "$file"
+done
+await_refusal tenure-own-kinds '{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding",
+"metadata":{"name":"install-probe","namespace":"tenure-system"},
+"spec":{"rule":"Unowned","subject":{"kind":"ServiceAccount","name":"install-probe"}}}'
+
+# Rights come after what holds them is in force.
+say "the operator's rights"
+for file in "$here"/[6-9]*.yaml; do
+  apply "$file"
+done
+case ${ENTITLEMENTS:-} in
+1)
+  say "the right to change bindings (ENTITLEMENTS=1)"
+  apply "$here/entitlements.yaml" -l app.kubernetes.io/component=limit
+  await_refusal tenure-own-removed-subjects '{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",
+"metadata":{"name":"install-probe","namespace":"tenure-system","annotations":{"tenure.dev/removed-subjects":"User:install-probe"}},
+"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}}'
+  apply "$here/entitlements.yaml"
+  ;;
+0)
+  say "taking away the right to change bindings (ENTITLEMENTS=0)"
+  "${kubectl[@]}" delete clusterrolebinding/tenure-entitlements clusterrole/tenure-entitlements --ignore-not-found >/dev/null
+  "${kubectl[@]}" delete -f "$here/entitlements.yaml" --ignore-not-found >/dev/null
+  ;;
+esac
+say "installed"

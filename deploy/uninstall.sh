@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Takes Tenure out of the cluster that kubectl points at, and leaves nothing behind that blocks a pod, a token, a binding or a
+# Secret: tokens that a quarantine switched off are switched on again as they were (each is named). Succeeds when parts, or all
+# of it, are missing. Records (findings, claims, exceptions, decisions) are deleted with their CRDs.
+#   KUBECTL  the kubectl to use, with its options if any (default: kubectl)
+#   RESTORE  0: leave quarantined tokens switched off
+#   TIMEOUT  seconds to wait for the end of each thing (default: 120)
+set -euo pipefail
+
+read -r -a kubectl <<<"${KUBECTL:-kubectl}"
+timeout=${TIMEOUT:-120}
+label=kubernetes.io/legacy-token-invalid-since
+
+say() { printf 'tenure: %s\n' "$*"; }
+die() { printf 'tenure: %s\n' "$*" >&2; exit 1; }
+remove() { "${kubectl[@]}" delete --ignore-not-found --wait=false "$@" >/dev/null; }
+crds() { "${kubectl[@]}" get crd -o 'jsonpath={range .items[?(@.spec.group=="tenure.dev")]}{.metadata.name}{"\n"}{end}'; }
+quarantines_served() { "${kubectl[@]}" get crd quarantines.tenure.dev --ignore-not-found -o name | grep -q .; }
+
+"${kubectl[@]}" version >/dev/null 2>&1 || die "no API server answers: $("${kubectl[@]}" version 2>&1 | tail -n 1)"
+
+# Bindings before policies, so that no half of a guard is ever in force; then the operator's rights, so that one that still
+# runs writes nothing back.
+say "admission policies"
+remove validatingadmissionpolicybindings -l app.kubernetes.io/part-of=tenure
+remove validatingadmissionpolicies -l app.kubernetes.io/part-of=tenure
+say "the operator's rights"
+remove clusterrolebinding/tenure clusterrolebinding/tenure-entitlements
+
+# Compiled policies stay in force for about a second.
+finding='{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding","metadata":{"name":"uninstall-probe","namespace":"default"},
+"spec":{"rule":"Unowned","subject":{"kind":"ServiceAccount","name":"uninstall-probe"}}}'
+deadline=$((SECONDS + timeout))
+while [[ $("${kubectl[@]}" create --dry-run=server -f - <<<"$finding" 2>&1) == *"denied request"* ]]; do
+  ((SECONDS < deadline)) || die "the admission policies are still enforced after $timeout s"
+  sleep 0.2
+done
+
+if quarantines_served; then
+  if [[ ${RESTORE:-1} != 0 ]]; then
+    # shellcheck disable=SC2016  # the dollars are the template's
+    template='{{range $q := .items}}{{if $q.status}}{{range $q.status.disabledTokens}}{{$q.metadata.namespace}} {{.name}} {{.uid}} '
+    template+='{{if .labelBefore}}{{.labelBefore}}{{else}}-{{end}}{{"\n"}}{{end}}{{end}}{{end}}'
+    "${kubectl[@]}" get quarantines.tenure.dev -A -o "go-template=$template" | sort -ru |
+      # Where two Quarantines recorded one token, the row that says "no label before" comes last and counts.
+      while read -r namespace name uid before; do
+        # By uid: a namesake that somebody created meanwhile is not ours to touch. Gone is gone.
+        now=$("${kubectl[@]}" get secret "$name" -n "$namespace" --ignore-not-found -o 'jsonpath={.metadata.uid}')
+        [[ $now == "$uid" ]] || continue
+        if [[ $before == - ]]; then change="$label-"; else change="$label=$before"; fi
+        "${kubectl[@]}" label secret "$name" -n "$namespace" --overwrite "$change" >/dev/null
+        say "token Secret $namespace/$name works again, as before its quarantine"
+      done
+  fi
+  # shellcheck disable=SC2016
+  template='{{range $q := .items}}{{if $q.status}}{{range $q.status.preImages}}{{.kind}} {{with .namespace}}{{.}}/{{end}}{{.name}} '
+  # shellcheck disable=SC2016
+  template+='(Quarantine {{$q.metadata.namespace}}/{{$q.metadata.name}}){{"\n"}}{{end}}{{end}}{{end}}'
+  "${kubectl[@]}" get quarantines.tenure.dev -A -o "go-template=$template" |
+    while read -r line; do
+      say "subjects were taken out and are not put back by this script: $line"
+    done
+fi
+
+# An operator that was just writing may have created one more: finalizers come off until the CRDs are gone.
+say "Quarantines' finalizers and custom resource definitions"
+names=$(crds)
+if [[ -n $names ]]; then
+  # shellcheck disable=SC2086
+  remove crd $names
+  deadline=$((SECONDS + timeout))
+  while names=$(crds) && [[ -n $names ]]; do
+    if quarantines_served; then
+      held=$("${kubectl[@]}" get quarantines.tenure.dev -A --ignore-not-found \
+        -o 'go-template={{range .items}}{{if .metadata.finalizers}}{{.metadata.name}} {{end}}{{end}}' 2>/dev/null) || held=
+      if [[ -n $held ]]; then
+        # One process for all of them; one that went meanwhile is no failure.
+        { "${kubectl[@]}" get quarantines.tenure.dev -A -o json |
+          "${kubectl[@]}" patch -f - --type=merge -p '{"metadata":{"finalizers":null}}' >/dev/null; } 2>/dev/null || true
+      fi
+    fi
+    ((SECONDS < deadline)) || die "still there after $timeout s: ${names//$'\n'/ }"
+    sleep 0.2
+  done
+fi
+
+say "rights and namespace"
+remove clusterrole/tenure clusterrole/tenure-entitlements
+remove namespace/tenure-system
+"${kubectl[@]}" wait --for=delete namespace/tenure-system --timeout="${timeout}s" >/dev/null 2>&1 ||
+  [[ -z $("${kubectl[@]}" get namespace tenure-system --ignore-not-found -o name) ]] ||
+  die "the namespace tenure-system is still there after $timeout s"
+say "uninstalled"

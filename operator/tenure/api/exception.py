@@ -1,0 +1,119 @@
+"""IdentityException: a waiver that ends."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from tenure.api.base import (
+    AGE,
+    ATOMIC,
+    SET,
+    ApiModel,
+    Cel,
+    Clip,
+    Column,
+    Count,
+    Date,
+    Kind,
+    LabelSelector,
+    Line,
+    LineText,
+    Name,
+    NameText,
+    OwnerName,
+    Prose,
+    ProseText,
+    Schema,
+    ShortText,
+    Timestamp,
+    Uid,
+    User,
+    rules,
+)
+from tenure.api.conditions import Conditions
+from tenure.api.names import ExceptionClass, ExceptionPhase, Rule, SubjectKind
+
+EXCEPTABLE_KINDS = tuple(kind for kind in SubjectKind if kind is not SubjectKind.IDENTITY_EXCEPTION)
+"""An exception from an exception would never end."""
+
+
+class ExceptionTarget(ApiModel):
+    """What the waiver covers: one subject by name, or what a selector matched at approval."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Cel("has(self.name) != has(self.selector)", "give either name or selector, and not both"),
+            Cel("!has(self.uid) || has(self.name)", "uid goes with name: a selector's targets are pinned at approval"),
+        )
+    )
+
+    kind: Annotated[SubjectKind, Schema({"enum": [kind.value for kind in EXCEPTABLE_KINDS]})]
+    name: Name | None = None
+    selector: LabelSelector | None = None
+    uid: Uid | None = None
+
+
+class IdentityExceptionSpec(ApiModel):
+    """What people write of an exception."""
+
+    target: ExceptionTarget
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=len(Rule)), SET]
+    class_: ExceptionClass
+    owner: OwnerName
+    justification: Prose
+    ticket: Line | None = None
+    expires_at: Date
+    review_by: Date | None = None
+    requested_by: User | None = None
+    on_behalf_of: User | None = None
+
+
+class MatchedTarget(ApiModel):
+    """A target as pinned when the exception became active."""
+
+    kind: ShortText
+    name: NameText
+    uid: ShortText = ""
+
+
+class IdentityExceptionStatus(ApiModel):
+    """What the operator says of an exception; `failing` names the clause that keeps it from being active."""
+
+    observed_generation: int = -1
+    phase: ExceptionPhase = ExceptionPhase.PENDING
+    reason: ShortText = ""
+    message: ProseText = ""
+    failing: LineText = ""
+    matched: Annotated[tuple[MatchedTarget, ...], Field(max_length=1000), ATOMIC] = ()
+    requested_by: Annotated[str, Clip(1024)] = ""
+    active_since: Timestamp | None = None
+    expired: Timestamp | None = None
+    renewals: Count = 0
+    conditions: Conditions = ()
+
+
+KIND = Kind(
+    kind="IdentityException",
+    plural="identityexceptions",
+    singular="identityexception",
+    short_name="idex",
+    namespaced=True,
+    description="IdentityException waives named rules for named subjects until a date.",
+    spec=IdentityExceptionSpec,
+    status=IdentityExceptionStatus,
+    status_subresource=True,
+    columns=(
+        Column("Target", ".spec.target.kind"),
+        Column("Name of Target", ".spec.target.name"),
+        Column("Class", ".spec.class"),
+        Column("Owner", ".spec.owner"),
+        Column("Phase", ".status.phase"),
+        Column("Expires", ".spec.expiresAt"),
+        Column("Rules", ".spec.rules", wide=True),
+        Column("Failing", ".status.failing", wide=True),
+        AGE,
+    ),
+    selectable=(".spec.owner", ".spec.class", ".spec.target.kind", ".spec.target.name", ".status.phase"),
+)

@@ -1,0 +1,186 @@
+"""Quarantine: the intent, durable before the act, and the record from which release and refusal are rebuilt."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tenure.api.base import (
+    AGE,
+    ATOMIC,
+    SET,
+    ApiModel,
+    Clip,
+    Column,
+    Count,
+    Duration,
+    First,
+    Kind,
+    LineText,
+    Name,
+    Namespace,
+    NameText,
+    ProseText,
+    ShortText,
+    Timestamp,
+    Uid,
+    keyed,
+)
+from tenure.api.conditions import Conditions
+from tenure.api.names import Stage, Verdict
+
+
+class QuarantineSubject(ApiModel):
+    """What is quarantined; `namespace` only where it is not the Quarantine's own."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=63)]
+    namespace: Namespace | None = None
+    name: Name
+    uid: Uid
+
+
+class QuarantineSpec(ApiModel):
+    """What is wanted; every write is the operator's."""
+
+    subject: QuarantineSubject
+    findings: Annotated[tuple[Name, ...], Field(max_length=64), SET] = ()
+    stages: Annotated[tuple[Stage, ...], Field(max_length=len(Stage)), SET] = ()
+    verdict: Literal[Verdict.QUARANTINE, Verdict.REVOKE] = Verdict.QUARANTINE
+    revoke_at: Timestamp | None = None
+    stage_interval: Duration | None = None
+    hold_after_use: Duration | None = None
+    reason: ProseText = ""
+
+
+class StageStatus(ApiModel):
+    """How far one stage is."""
+
+    name: Stage
+    done: Timestamp | None = None
+    verified: Timestamp | None = None
+    error: LineText = ""
+
+
+class DisabledToken(ApiModel):
+    """A token Secret whose label we set, with the label's pre-image (None: there was none) and the ServiceAccount it
+    belongs to."""
+
+    name: NameText
+    uid: ShortText
+    service_account: NameText = ""
+    service_account_uid: ShortText = ""
+    resource_version_before: ShortText | None = None
+    label_before: ShortText | None = None
+
+
+class PreImageRoleRef(ApiModel):
+    """The roleRef of a binding as it stood."""
+
+    api_group: ShortText = ""
+    kind: ShortText
+    name: NameText
+
+
+class BindingSubject(ApiModel):
+    """A subject of a binding as it stood."""
+
+    kind: ShortText
+    api_group: ShortText | None = None
+    namespace: ShortText | None = None
+    name: NameText
+
+
+class RemovedSubject(ApiModel):
+    """A subject that was taken out, and its place."""
+
+    index: Count
+    subject: BindingSubject
+
+
+class PreImage(ApiModel):
+    """What a binding was before the first change; release restores only onto the same uid and roleRef."""
+
+    api_version: ShortText
+    kind: ShortText
+    namespace: ShortText | None = None
+    name: NameText
+    uid: ShortText
+    role_ref: PreImageRoleRef
+    role_rules_digest: Annotated[str, Clip(128)] = ""
+    removed: Annotated[tuple[RemovedSubject, ...], Field(max_length=256), ATOMIC] = ()
+
+
+class Revoked(ApiModel):
+    """A name that stays refused while its ServiceAccount lives; `intended` when we set out to delete the object (None:
+    somebody else deleted it), `done` once it is gone."""
+
+    kind: ShortText
+    name: NameText
+    uid: ShortText
+    service_account: NameText = ""
+    service_account_uid: ShortText = ""
+    intended: Timestamp | None = None
+    done: Timestamp | None = None
+
+
+class Tripwire(ApiModel):
+    """The last-used stamp before the token was disabled: a later one is an attempted use."""
+
+    last_used_before: ShortText = ""
+
+
+class QuarantineRelease(ApiModel):
+    """Who released it and why, and since when the restoring runs."""
+
+    by: Annotated[str, Clip(253)] = ""
+    reason: LineText = ""
+    started: Timestamp | None = None
+
+
+class Revert(ApiModel):
+    """Somebody undid an act."""
+
+    at: Timestamp
+    manager: ShortText = ""
+    what: LineText = ""
+
+
+class QuarantineStatus(ApiModel):
+    """What was done, and everything needed to undo it. Never Secret data."""
+
+    observed_generation: int = -1
+    stages: Annotated[tuple[StageStatus, ...], First(8), keyed("name")] = ()
+    # Records from which things are restored and refused: too many of them is an error, never a silent cut.
+    disabled_tokens: Annotated[tuple[DisabledToken, ...], Field(max_length=2000), ATOMIC] = ()
+    pre_images: Annotated[tuple[PreImage, ...], Field(max_length=500), ATOMIC] = ()
+    revoked: Annotated[tuple[Revoked, ...], Field(max_length=2000), ATOMIC] = ()
+    last_attempt: Timestamp | None = None
+    tripwire: Tripwire | None = None
+    release: QuarantineRelease | None = None
+    reverts: Annotated[tuple[Revert, ...], First(16), ATOMIC] = ()
+    conditions: Conditions = ()
+
+
+KIND = Kind(
+    kind="Quarantine",
+    plural="quarantines",
+    singular="quarantine",
+    short_name="quar",
+    namespaced=True,
+    description="Quarantine is a reversible loss of use. Deleting it, with the verb release, restores what was taken.",
+    spec=QuarantineSpec,
+    status=QuarantineStatus,
+    status_subresource=True,
+    columns=(
+        Column("Kind", ".spec.subject.kind"),
+        Column("Subject", ".spec.subject.name"),
+        Column("Verdict", ".spec.verdict"),
+        Column("Stages", ".status.stages[*].name"),
+        Column("Last Attempt", ".status.lastAttempt"),
+        Column("Revoke At", ".spec.revokeAt"),
+        Column("Reason", ".spec.reason", wide=True),
+        AGE,
+    ),
+    selectable=(".spec.subject.kind", ".spec.subject.name", ".spec.subject.uid", ".spec.verdict"),
+)

@@ -1,0 +1,306 @@
+"""The composition root: settings, connection, inventory, loop, enforcement, Kopf. Nothing happens at import time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import kopf
+
+from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
+from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
+from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
+from tenure.enforce.enforcer import Enforcer
+from tenure.handlers.authored import registry
+from tenure.inventory.sources import Informers
+from tenure.inventory.store import Store
+from tenure.kube.client import Kube
+from tenure.kube.errors import ApiError, ConfigurationError, NotFound
+from tenure.model.records import Authored
+from tenure.reconcile.engine import Engine
+from tenure.reconcile.judge import Judge
+from tenure.reconcile.ledger import Ledger
+from tenure.rights import missing
+from tenure.settings import Settings
+from tenure.telemetry import health, logs
+from tenure.telemetry.events import Recorder
+from tenure.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TOKEN_SECONDS = 3600
+"""Life of the token the operator requests for itself outside the cluster; renewed at 80 % of it."""
+STALE_AFTER = timedelta(minutes=3)
+"""An informer without list, event or bookmark for this long is not fresh: the API server sends a bookmark a minute."""
+STUCK_AFTER = 30.0
+"""Seconds without a turn of the loop after which the process is not alive."""
+_LONGEST_PAUSE = 30.0
+
+
+def main(settings: Settings) -> None:
+    """Runs the operator until SIGTERM or SIGINT. Ends the process with status 2 when there is no usable configuration."""
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(Operator(settings).run())
+    except ConfigurationError as error:
+        print(f"tenure: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        print(f"tenure: cannot listen on {settings.metrics_address}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+class View:
+    """What the metrics read of the running operator (telemetry.observed.Observed)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.informers: Informers | None = None
+        self.ledger: Ledger | None = None
+        self.enforcer: Enforcer | None = None
+        self.now: Callable[[], datetime] | None = None
+
+    def findings(self) -> Iterable[Authored[IdentityFindingSpec, IdentityFindingStatus]]:
+        return self._store.findings.values()
+
+    def exceptions(self) -> Iterable[Authored[IdentityExceptionSpec, IdentityExceptionStatus]]:
+        return self._store.exceptions.values()
+
+    def quarantines(self) -> Iterable[Authored[QuarantineSpec, QuarantineStatus]]:
+        return self._store.quarantines.values()
+
+    def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]]:
+        return self.ledger.counters if self.ledger else {}
+
+    def queue(self) -> Mapping[str, int]:
+        return self.enforcer.queue() if self.enforcer else {}
+
+    def last_sync(self) -> Mapping[str, datetime]:
+        if self.informers is None:
+            return {}
+        return {kind: at for kind, at in self.informers.last_sync.items() if at is not None}
+
+    def sources(self) -> Mapping[str, int]:
+        """The cluster itself is one expected source; those that policies expect have no way to report yet."""
+        expected = {s.name for p in self._store.policies.values() for s in p.spec.inventory.expected_sources}
+        state = (
+            "Missing"
+            if self.informers is None or not self.informers.synced
+            else "Fresh"
+            if not self.stale()
+            else "Stale"
+        )
+        counts = {"Fresh": 0, "Stale": 0, "Missing": len(expected)}
+        counts[state] += 1
+        return counts
+
+    def stale(self) -> str:
+        """Why the inventory is not fresh, "" when it is."""
+        if self.informers is None or self.now is None:
+            return "it was not read yet"
+        for kind, text in self.informers.failing.items():
+            return f"{kind}: {text}"
+        now = self.now()
+        for kind, last in self.informers.last_sync.items():
+            if last is None or now - last > STALE_AFTER:
+                return f"{kind}: no word from the API server for {STALE_AFTER}"
+        return ""
+
+
+class Operator:
+    """One running installation."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Store()
+        self._view = View(self._store)
+        self._metrics = Metrics(observed=self._view)
+        self._informers: Informers | None = None
+        self._engine: Engine | None = None
+        self._state = "connecting to the API server"
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Raises ConfigurationError without a usable configuration, OSError when the metrics' port is taken."""
+        settings = self._settings
+        self._catch_signals()
+        person = await Kube.connect(settings.kubeconfig, settings.context)
+        server = await health.serve(settings.metrics_address, self._metrics, self._alive, self._ready)
+        log.info("metrics, healthz and readyz on %s", server.address)
+        parts: list[Any] = []
+        try:
+            work = asyncio.create_task(self._work(person, parts))
+            ended = asyncio.create_task(self._stop.wait())
+            done, _ = await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (work, ended):
+                task.cancel()
+            await asyncio.gather(work, ended, return_exceptions=True)
+            if work in done and not work.cancelled() and work.exception() is not None:
+                raise work.exception()  # type: ignore[misc]
+        finally:
+            log.info("stopping")
+            for part in reversed(parts):
+                stop = getattr(part, "stop", None) or part.close
+                await stop()
+            await server.stop()
+            await person.close()
+
+    async def _work(self, person: Kube, parts: list[Any]) -> None:
+        settings = self._settings
+        kube = await self._patiently("reach the API server", lambda: self._as_operator(person))
+        if kube is not person:
+            parts.append(kube)
+        ledger = Ledger(kube, settings.operator_namespace)
+        await self._patiently("read the installation's memory", ledger.load)
+        self._view.ledger, self._view.now = ledger, kube.clock.now
+        informers = Informers(kube, self._store, namespaces=settings.namespaces)
+        self._informers = self._view.informers = informers
+        parts.append(informers)
+        self._state = "reading the inventory"
+        informers.start()
+        await self._patiently("ask for its own rights", lambda: self._name_missing_rights(kube))
+        await informers.wait_synced()
+        log.info("inventory complete: %s", ", ".join(f"{kind} {count}" for kind, count in self._store.counts().items()))
+
+        recorder = Recorder(kube, now=kube.clock.now)
+        recorder.start()
+        parts.append(recorder)
+        judge = Judge(self._store, ledger, settings, enforcement=settings.enforcement)
+        engine = Engine(kube, self._store, ledger, judge, self._metrics, recorder)
+        enforcer = Enforcer(
+            kube,
+            self._store,
+            ledger,
+            engine,
+            self._metrics,
+            recorder,
+            operator_namespace=settings.operator_namespace,
+            observed=settings.namespaces,
+            fresh=self._view.stale,
+        )
+        engine.enforcement = enforcer
+        self._view.enforcer = enforcer
+        self._state = "recording the first complete inventory"
+        await self._patiently("record the first complete inventory", engine.start)
+        self._engine = engine
+        parts.append(engine)
+        enforcer.start()
+        parts.append(enforcer)
+        self._state = ""
+        log.info("governing%s", "" if settings.enforcement else " (enforcement is off: nothing will be acted on)")
+        await self._kopf(kube, engine)
+
+    # --- connection ----------------------------------------------------------------------------------------------
+
+    async def _as_operator(self, person: Kube) -> Kube:
+        """The connection as the operator's own ServiceAccount: the one given when it is that already (in the cluster),
+        else one that works with a requested token, so that no more rights than its own are ever used."""
+        settings = self._settings
+        own = f"system:serviceaccount:{settings.operator_namespace}:{settings.service_account}"
+        user = await person.self_user()
+        if user == own:
+            return person
+
+        async def token() -> str:
+            issued, _ = await person.request_token(settings.operator_namespace, settings.service_account, TOKEN_SECONDS)
+            return issued
+
+        try:
+            await token()
+        except NotFound as error:
+            raise ApiError(
+                error.status,
+                error.reason,
+                f"ServiceAccount {settings.operator_namespace}/{settings.service_account} does not exist: install Tenure "
+                "first (make install)",
+            ) from error
+        log.info("connected to %s as %s; working as %s", person.server, user, own)
+        return person.as_token(token)
+
+    async def _name_missing_rights(self, kube: Kube) -> None:
+        for right in await missing(kube, self._settings.operator_namespace, self._settings.namespaces):
+            log.error("missing right: %s (needed for %s): see deploy/10-rbac.yaml", right, right.needed_for)
+
+    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Tries until it works: an API server that is away, or a right that is missing, is waited for. Each new reason is
+        logged once and stands in /readyz."""
+        pause, said = 0.25, ""
+        while True:
+            try:
+                return await attempt()
+            except ApiError as error:
+                text = f"cannot {what}: {error}"
+            except ValueError as error:
+                text = f"cannot {what}: {error}"
+            self._state = text
+            if text != said:
+                log.error("%s; trying again until it works", text)
+                said = text
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    # --- Kopf ----------------------------------------------------------------------------------------------------
+
+    async def _kopf(self, kube: Kube, engine: Engine) -> None:
+        """Runs Kopf until the process is told to stop. Kopf ends on errors that a long-lived operator must survive (an
+        in-stream error, a 403 for longer than its patience): it is then started anew, and nothing of ours depends on it."""
+        settings = self._settings
+        pause = 1.0
+
+        async def login() -> kopf.ConnectionInfo:
+            connection = await kube.connection()
+            return kopf.ConnectionInfo(
+                server=connection.server,
+                ca_path=connection.ca_file,
+                ca_data=connection.ca_data,
+                insecure=connection.insecure,
+                scheme=connection.scheme,
+                token=connection.token,
+                certificate_path=connection.certificate_file,
+                private_key_path=connection.key_file,
+                expiration=connection.expires,
+            )
+
+        while not self._stop.is_set():
+            try:
+                await kopf.operator(
+                    registry=registry(engine.mark, login),
+                    clusterwide=not settings.namespaces,
+                    namespaces=settings.namespaces or (),
+                    standalone=True,
+                    stop_flag=self._stop,
+                )
+                self._stop.set()  # it returns only when it was told to: by a signal or by our flag
+            except Exception as error:
+                log.warning("Kopf ended (%s: %s); it is started anew in %.0f s", type(error).__name__, error, pause)
+                self._catch_signals()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+    # --- probes --------------------------------------------------------------------------------------------------
+
+    def _alive(self) -> str | None:
+        if self._engine is None:
+            return None
+        return self._engine.stuck(STUCK_AFTER)
+
+    def _ready(self) -> str | None:
+        if self._informers is not None and not self._informers.synced:
+            failing = "; ".join(self._informers.failing.values())
+            waiting = ", ".join(self._informers.unsynced)
+            return f"not synced: {waiting}" + (f" ({failing})" if failing else "")
+        return self._state or None

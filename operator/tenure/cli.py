@@ -1,0 +1,202 @@
+"""The command line. Only names and options live here: what a command needs is imported when it runs, so that `--help`
+is quick.
+
+Exit statuses: 0 all right, 1 the command did its work but something is not as asked (see the command), 2 wrong usage,
+no connection, or a configuration that cannot work; the message then says what to do.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from tenure.settings import Settings
+
+USAGE = 2
+
+app = typer.Typer(
+    name="tenure",
+    help="Governs workload identities: every risk gets an owner, a deadline and a decision.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+Output = Literal["table", "json", "csv"]
+Switch = Literal["on", "off"]
+Level = Literal["debug", "info", "warning", "error"]
+Form = Literal["text", "json"]
+
+Kubeconfig = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TENURE_KUBECONFIG",
+        metavar="FILE",
+        help="Default: $KUBECONFIG, else ~/.kube/config, else the Pod's own ServiceAccount.",
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(envvar="TENURE_CONTEXT", metavar="NAME", help="Context of the kubeconfig. Default: its current one."),
+]
+PlatformNamespaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="TENURE_PLATFORM_NAMESPACES",
+        metavar="NAME,…",
+        help="Namespaces graded as the platform's, beside kube-*.",
+    ),
+]
+OperatorNamespace = Annotated[
+    str, typer.Option(envvar="TENURE_OPERATOR_NAMESPACE", metavar="NAME", help="Where the operator is installed.")
+]
+
+
+@app.command()
+def run(
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    operator_namespace: OperatorNamespace = "tenure-system",
+    service_account: Annotated[
+        str,
+        typer.Option(
+            envvar="TENURE_SERVICE_ACCOUNT",
+            metavar="NAME",
+            help="Outside the cluster the operator requests this ServiceAccount's token and works with that alone.",
+        ),
+    ] = "tenure",
+    namespaces: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="TENURE_NAMESPACES", metavar="NAME,…", help="Observe only these namespaces. Default: all of them."
+        ),
+    ] = None,
+    platform_namespaces: PlatformNamespaces = None,
+    enforcement: Annotated[
+        Switch,
+        typer.Option(envvar="TENURE_ENFORCEMENT", help="off: no act whatever a policy says; guards and clocks stay."),
+    ] = "on",
+    metrics_address: Annotated[
+        str,
+        typer.Option(
+            envvar="TENURE_METRICS_ADDRESS",
+            metavar="HOST:PORT",
+            help="Where /metrics, /healthz and /readyz are served.",
+        ),
+    ] = ":9464",
+    log_level: Annotated[
+        Level, typer.Option(envvar="TENURE_LOG_LEVEL", help="Of Tenure's own lines; others' begin at info.")
+    ] = "info",
+    log_format: Annotated[
+        Form, typer.Option(envvar="TENURE_LOG_FORMAT", help="One line, or one JSON object.")
+    ] = "text",
+) -> None:
+    """Run the operator until it is told to stop.
+
+    Every option can also be given in the environment, as TENURE_ and its name in capitals; lists are separated by
+    commas.
+    """
+    settings = _settings(
+        kubeconfig=kubeconfig,
+        context=context,
+        operator_namespace=operator_namespace,
+        service_account=service_account,
+        namespaces=namespaces,
+        platform_namespaces=platform_namespaces,
+        enforcement=enforcement,
+        metrics_address=metrics_address,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    from tenure.app import main
+
+    main(settings)
+
+
+def _settings(
+    *,
+    kubeconfig: str | None,
+    context: str | None,
+    operator_namespace: str,
+    service_account: str,
+    namespaces: list[str] | None,
+    platform_namespaces: list[str] | None,
+    enforcement: Switch,
+    metrics_address: str,
+    log_level: Level,
+    log_format: Form,
+) -> Settings:
+    """Ends the process with the usage status where a value cannot work."""
+    from tenure.settings import Settings, SettingsError, names
+
+    try:
+        return Settings(
+            kubeconfig=kubeconfig or None,
+            context=context or None,
+            operator_namespace=operator_namespace,
+            service_account=service_account,
+            namespaces=names(namespaces or ()),
+            platform_namespaces=names(platform_namespaces or ()),
+            enforcement=enforcement == "on",
+            metrics_address=metrics_address,
+            log_level=log_level,
+            log_format=log_format,
+        )
+    except SettingsError as error:
+        _fail(str(error))
+
+
+@app.command()
+def inventory(
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Only this namespace. Default: all.")
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = "table",
+    platform: Annotated[bool, typer.Option("--platform", help="Show platform identities too.")] = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    platform_namespaces: PlatformNamespaces = None,
+    operator_namespace: OperatorNamespace = "tenure-system",
+) -> None:
+    """Show every workload identity: owner and why, credentials, entitlements, exceptions, open findings.
+
+    Lists once, with your own rights and without the operator, and evaluates with the operator's own rules. What you may
+    not see is named in the output, and the exit status is then 1.
+    """
+    from tenure.report.command import Failure, show
+
+    settings = _settings(
+        kubeconfig=kubeconfig,
+        context=context,
+        operator_namespace=operator_namespace,
+        service_account="tenure",
+        namespaces=[namespace] if namespace is not None else None,
+        platform_namespaces=platform_namespaces,
+        enforcement="on",
+        metrics_address=":0",
+        log_level="error",
+        log_format="text",
+    )
+    try:
+        status = show(settings, namespace, output, platform, sys.stdout)
+    except Failure as error:
+        _fail(str(error))
+    raise typer.Exit(status)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from tenure import __version__
+
+    print(__version__)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"tenure: {message}", file=sys.stderr)
+    raise typer.Exit(USAGE)

@@ -1,0 +1,495 @@
+"""The life of one finding: opened, excepted, quarantined, resolved, reopened.
+
+`step` is the only place that moves a finding. It is level-based: it looks at what was written before, at what the
+evaluator says now and at how the Quarantine stands, never at which event led here, so that a crash between any two
+writes, a lost event and a repeated one all end in the same state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tenure.api.conditions import Condition, ConditionStatus, ConditionType, Reason
+from tenure.api.finding import (
+    Accountable,
+    Act,
+    Debt,
+    Evidence,
+    FindingDecision,
+    FindingRisk,
+    FindingSubject,
+    IdentityFindingSpec,
+    IdentityFindingStatus,
+    ManagedBy,
+)
+from tenure.api.names import (
+    API_VERSION,
+    DecisionSource,
+    DueOutcome,
+    IdentityClass,
+    Mode,
+    OnDeadline,
+    Phase,
+    Rule,
+    Verdict,
+)
+from tenure.decide.advice import advice
+from tenure.decide.hold import Hold
+from tenure.decide.terms import Terms
+from tenure.model.evaluation import Evaluation, Violation, Waiver
+from tenure.model.keys import Key
+from tenure.model.records import Authored
+
+Finding = Authored[IdentityFindingSpec, IdentityFindingStatus]
+
+LEAST_SHARE = 10
+"""A reopened finding keeps at least a tenth of `decideWithin`, however much its lineage has used."""
+
+# `model_copy` does not validate, so what is copied in is cut here to the bounds of tenure.api.finding.
+MESSAGE = 400
+TEXT = 200
+LINES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What should be stored and what should happen next."""
+
+    spec: IdentityFindingSpec | None = None
+    status: IdentityFindingStatus | None = None
+    delete: bool = False
+    """The retention of a resolved finding is over."""
+    act: Verdict | None = None
+    """The act that is due now and not yet begun."""
+    held: str = ""
+    """Why that act may not begin (Suspended, EnforcementOff, PolicyConflict, PlatformNamespace, TurnNotRecorded)."""
+    wants: bool = False
+    """The finding wants its subject quarantined: the act is due, or done and nothing has decided otherwise."""
+    next: datetime | None = None
+
+
+def finding_name(key: Key, rule: Rule) -> str:
+    """Lineage name: deleting and re-creating the subject leads to the same object."""
+    digest = hashlib.sha256("\0".join((key.namespace, key.kind, key.name, rule.value)).encode()).hexdigest()
+    return f"{rule.value.lower()}-{digest[:20]}"
+
+
+def step(
+    rule: Rule,
+    evaluation: Evaluation,
+    previous: Finding | None,
+    terms: Terms,
+    hold: Hold | None,
+    *,
+    first_inventory: datetime,
+    now: datetime,
+    blocked: str = "",
+) -> Step:
+    """The finding's next state. `previous` is the stored object, `hold` the Quarantine that lists it; all instants
+    are API-server time. `blocked` is why enforcement could not begin an act that is due (a key of HELD); it is shown
+    while the act is due and changes nothing. Returns an empty Step when there is nothing to store."""
+    violation = next((v for v in evaluation.violations if v.rule is rule), None)
+    before = previous.status if previous else None
+    if violation is None and before is None:
+        return Step()
+    if before and before.released and hold and hold.released == before.released:
+        hold = None  # that release has been taken in; the object only waits for its finalizer
+    if violation is None:
+        assert before is not None
+        after = _ended(before, evaluation, rule, terms, hold, now)
+    else:
+        renewed = bool(previous and previous.spec.subject.uid and previous.spec.subject.uid != evaluation.uid)
+        after = _moved(before, violation, evaluation, terms, hold, renewed, first_inventory, now)
+        after = _described(after, before, violation, evaluation, terms, now)
+    if hold and after.phase in (Phase.OPEN, Phase.QUARANTINED, Phase.RESOLVED):
+        after = _held_by(after, hold, terms, now)
+    if after.due_outcome is DueOutcome.PENDING and after.decided is None and after.due and now >= after.due:
+        after = after.model_copy(update={"due_outcome": DueOutcome.MISSED})
+    act, held = _due_act(after, terms, hold, now)
+    after = after.model_copy(
+        update={"conditions": _conditions(after, before, rule, evaluation, held or (blocked if act else ""), hold, now)}
+    )
+    spec = _spec(previous, evaluation, rule, before, after)
+    resolved_until = after.resolved + terms.retention if after.phase is Phase.RESOLVED and after.resolved else None
+    return Step(
+        spec=spec,
+        status=after,
+        delete=bool(resolved_until and now >= resolved_until),
+        act=act if not held else None,
+        held=held,
+        wants=after.phase is Phase.QUARANTINED
+        or (act is not None and not held)
+        or bool(after.phase is Phase.OPEN and hold),
+        next=_next(after, terms, resolved_until, now),
+    )
+
+
+def _moved(
+    before: IdentityFindingStatus | None,
+    violation: Violation,
+    evaluation: Evaluation,
+    terms: Terms,
+    hold: Hold | None,
+    renewed: bool,
+    first_inventory: datetime,
+    now: datetime,
+) -> IdentityFindingStatus:
+    """The rule holds: open, reopen, except, or go on. `renewed`: the subject is a namesake of the one written before;
+    it goes on with that one's clock, or with what is left of it where that one's had been decided."""
+    waiver = evaluation.waivers.get(violation.rule)
+    if before is None or before.phase is Phase.RESOLVED:
+        since = before.resolved if before and before.resolved else first_inventory
+        after = _opened(before, violation, terms, since=max(since, first_inventory), now=now)
+    elif before.phase is Phase.EXCEPTED and waiver is None:
+        lapsed = before.decided or now
+        debt = Debt(
+            renewals=before.debt.renewals,
+            exempt_seconds=before.debt.exempt_seconds + max(0, int((now - lapsed).total_seconds())),
+        )
+        after = _opened(before, violation, terms, since=now, now=now, lapsed=True).model_copy(update={"debt": debt})
+    elif renewed and before.decided is not None and before.phase is not Phase.EXCEPTED:
+        after = _opened(before, violation, terms, since=now, now=now)
+    elif hold is not None and hold.released is not None:
+        after = _opened(before, violation, terms, since=hold.released, now=now, released=hold.released)
+    elif before.phase is Phase.QUARANTINED and hold is None:
+        # The Quarantine is gone without our having seen it end: somebody took its finalizer off. That is a release.
+        after = _opened(before, violation, terms, since=now, now=now, released=now)
+    else:
+        after = before
+    if waiver is not None and after.phase is not Phase.EXCEPTED:
+        after = _excepted(after, waiver, now)
+    return after
+
+
+def _opened(
+    before: IdentityFindingStatus | None,
+    violation: Violation,
+    terms: Terms,
+    *,
+    since: datetime,
+    now: datetime,
+    lapsed: bool = False,
+    released: datetime | None = None,
+) -> IdentityFindingStatus:
+    """A new opening. `since` bounds `observable` from below: what happened in an earlier opening is not this one's."""
+    used = timedelta(seconds=before.used_seconds) if before else timedelta(0)
+    changed = violation.epoch is not None and before is not None and before.opened is not None
+    if changed and violation.epoch > before.opened:  # type: ignore[operator, union-attr]
+        used = timedelta(0)
+    if lapsed and terms.restart_on_lapse:
+        used = timedelta(0)
+    due = (released + terms.decide_within) if released else now + _rest(terms.decide_within, used)
+    return IdentityFindingStatus(
+        subject=before.subject if before else "",
+        phase=Phase.OPEN,
+        risk=FindingRisk(level=violation.risk.level),
+        class_=before.class_ if before else IdentityClass.WORKLOAD,
+        accountable=before.accountable if before else Accountable(),
+        observable=min(max(violation.observable, since), now),
+        detected=now,
+        opened=now,
+        due=_ceil(due),
+        opening=(before.opening if before else 0) + 1,
+        used_seconds=int(used.total_seconds()),
+        debt=before.debt if before else Debt(),
+        released=released or (before.released if before else None),
+        conditions=before.conditions if before else (),
+    )
+
+
+def _rest(within: timedelta, used: timedelta) -> timedelta:
+    return max(within - used, within / LEAST_SHARE)
+
+
+def _ceil(instant: datetime) -> datetime:
+    """The next whole second: deadlines are read by people, and never come early."""
+    return instant if instant.microsecond == 0 else instant.replace(microsecond=0) + timedelta(seconds=1)
+
+
+def _decided(
+    status: IdentityFindingStatus,
+    *,
+    verdict: str,
+    source: DecisionSource,
+    at: datetime,
+    reference: str,
+    now: datetime,
+    class_: str = "",
+) -> IdentityFindingStatus:
+    """Stamps the decision, once per opening. A stamp from before the finding was detected counts as when we saw it."""
+    if status.decided is not None or status.detected is None or status.due is None:
+        return status
+    moment = at if status.detected <= at <= now else now
+    late = moment > status.due
+    used = status.used_seconds + max(0, int((moment - (status.opened or moment)).total_seconds()))
+    outcome = status.due_outcome
+    if outcome is DueOutcome.PENDING:
+        outcome = DueOutcome.MISSED if late or source is DecisionSource.POLICY else DueOutcome.MET
+    return status.model_copy(
+        update={
+            "decided": moment,
+            "used_seconds": used,
+            "due_outcome": outcome,
+            "decision": FindingDecision(
+                verdict=verdict,
+                source=source,
+                reference=reference,
+                class_=class_,
+                late=late and source is not DecisionSource.POLICY,
+            ),
+        }
+    )
+
+
+def _excepted(status: IdentityFindingStatus, waiver: Waiver, now: datetime) -> IdentityFindingStatus:
+    status = _decided(
+        status,
+        verdict="",
+        source=DecisionSource.EXCEPTION,
+        at=waiver.active_since,
+        reference=f"IdentityException/{waiver.exception.name}",
+        now=now,
+        class_=waiver.class_,
+    )
+    return status.model_copy(update={"phase": Phase.EXCEPTED, "enforce_not_before": None})
+
+
+def _ended(
+    before: IdentityFindingStatus, evaluation: Evaluation, rule: Rule, terms: Terms, hold: Hold | None, now: datetime
+) -> IdentityFindingStatus:
+    """The rule no longer holds. Who decided is told from what changed: the subject's end, a claim or label, else a fix."""
+    if before.phase is Phase.RESOLVED:
+        return before
+    ownership = evaluation.ownership
+    source, at, reference = DecisionSource.FIX, now, ""
+    if not evaluation.exists:
+        source = DecisionSource.SUBJECT_GONE
+    elif rule is Rule.UNOWNED and ownership.claim is not None:
+        source, at = DecisionSource.CLAIM, ownership.claim_changed or now
+        reference = f"OwnedIdentity/{ownership.claim.name}"
+    elif rule is Rule.UNOWNED and ownership.state == "derived":
+        source, reference = DecisionSource.CLAIM, ownership.why
+    status = before
+    if hold is not None and hold.revoke_started is not None and not evaluation.exists:
+        status = _by_policy(status, hold, terms, Verdict.REVOKE, now)
+    else:
+        status = _decided(status, verdict="", source=source, at=at, reference=reference, now=now)
+    accountable = status.accountable
+    if evaluation.exists and ownership.owner != accountable.owner:
+        accountable = Accountable(owner=ownership.owner, since=now, step=0)
+    return status.model_copy(
+        update={
+            "phase": Phase.RESOLVED,
+            "resolved": now,
+            "enforce_not_before": None,
+            "residual": (),
+            "accountable": accountable,
+        }
+    )
+
+
+def _by_policy(
+    status: IdentityFindingStatus, hold: Hold, terms: Terms, verdict: Verdict, now: datetime
+) -> IdentityFindingStatus:
+    return _decided(
+        status,
+        verdict=verdict.value,
+        source=DecisionSource.POLICY,
+        at=status.enforce_not_before or hold.started,
+        reference=terms.reference,
+        now=now,
+    )
+
+
+def _held_by(status: IdentityFindingStatus, hold: Hold, terms: Terms, now: datetime) -> IdentityFindingStatus:
+    """Takes the act's progress over from the Quarantine. A resolved finding only completes acts it had begun."""
+    if status.phase is Phase.RESOLVED and not status.acts:
+        return status
+    if status.phase is not Phase.RESOLVED:
+        status = _by_policy(status, hold, terms, hold.verdict, now)
+    first = Act(
+        verdict=Verdict.QUARANTINE,
+        decided=status.decided,
+        started=hold.started,
+        enforced=hold.enforced,
+        verified=hold.verified,
+        error=hold.error,
+    )
+    acts: tuple[Act, ...] = (first,)
+    if hold.revoke_started is not None:
+        acts += (
+            Act(
+                verdict=Verdict.REVOKE,
+                decided=hold.revoke_at or status.decided,
+                started=hold.revoke_started,
+                enforced=hold.revoked,
+                verified=hold.revoked,
+            ),
+        )
+    phase = Phase.QUARANTINED if hold.enforced and status.phase is Phase.OPEN else status.phase
+    return status.model_copy(
+        update={
+            "phase": phase,
+            "acts": acts,
+            "enforced": status.enforced or first.enforced,
+            "verified": status.verified or first.verified,
+        }
+    )
+
+
+def _described(
+    after: IdentityFindingStatus,
+    before: IdentityFindingStatus | None,
+    violation: Violation,
+    evaluation: Evaluation,
+    terms: Terms,
+    now: datetime,
+) -> IdentityFindingStatus:
+    """Everything that may change without moving the finding: risk, accountability, terms, words."""
+    due = after.due
+    if (
+        before is not None
+        and after.decided is None
+        and due
+        and after.opened
+        and violation.risk.level > before.risk.level
+    ):
+        used = timedelta(seconds=after.used_seconds)
+        due = min(due, max(_ceil(after.opened + _rest(terms.decide_within, used)), _ceil(now)))
+    ownership = evaluation.ownership
+    accountable = after.accountable
+    if accountable.since is None or accountable.owner != ownership.owner:
+        accountable = Accountable(owner=ownership.owner, since=now, step=0)
+    enforce = terms.mode is Mode.ENFORCE and terms.on_deadline is not OnDeadline.NOTHING and due is not None
+    not_before = None
+    if enforce and due is not None and terms.turn_known:
+        not_before = max(due, _ceil(terms.not_before)) if terms.not_before else due
+    if after.decided is not None:
+        not_before = after.enforce_not_before or not_before
+    managed = evaluation.managed_by
+    return after.model_copy(
+        update={
+            "subject": f"{evaluation.key.kind}/{evaluation.key.name}",
+            "risk": FindingRisk(level=violation.risk.level, reasons=violation.risk.reasons),
+            "class_": ownership.class_,
+            "message": violation.message[:MESSAGE],
+            "accountable": accountable,
+            "due": due,
+            "on_deadline": terms.on_deadline,
+            "mode": terms.mode,
+            "enforce_not_before": not_before,
+            "residual": tuple(line[:TEXT] for line in evaluation.residual[:LINES]),
+            "evidence": tuple(
+                Evidence(source=x.source, since=x.since, detail=x.detail) for x in violation.evidence[:LINES]
+            ),
+            "managed_by": ManagedBy(manager=managed.manager, name=managed.name) if managed else None,
+        }
+    )
+
+
+def _due_act(
+    status: IdentityFindingStatus, terms: Terms, hold: Hold | None, now: datetime
+) -> tuple[Verdict | None, str]:
+    """The act that is due and not begun, and what holds it."""
+    if status.phase is not Phase.OPEN or terms.mode is not Mode.ENFORCE or hold is not None:
+        return None, ""
+    if terms.on_deadline is OnDeadline.NOTHING or status.due is None or now < status.due:
+        return None, ""
+    if not terms.turn_known:
+        return Verdict.QUARANTINE, "TurnNotRecorded"
+    if status.enforce_not_before is None or now < status.enforce_not_before:
+        return None, ""
+    verdict = Verdict.REVOKE if terms.on_deadline is OnDeadline.REVOKE else Verdict.QUARANTINE
+    return verdict, terms.held
+
+
+def _spec(
+    previous: Finding | None,
+    evaluation: Evaluation,
+    rule: Rule,
+    before: IdentityFindingStatus | None,
+    after: IdentityFindingStatus,
+) -> IdentityFindingSpec:
+    """`revision` rises when the subject's uid, the risk or the proposed act changes: a verdict names what was seen."""
+    old = previous.spec if previous else None
+    uid = evaluation.uid or (old.subject.uid if old else "")
+    changed = (
+        old is not None
+        and before is not None
+        and (
+            old.subject.uid != uid
+            or before.risk.level is not after.risk.level
+            or before.on_deadline is not after.on_deadline
+        )
+    )
+    key = evaluation.key
+    return IdentityFindingSpec(
+        rule=rule,
+        revision=(old.revision + (1 if changed else 0)) if old else 1,
+        subject=FindingSubject(
+            api_version="v1" if key.kind in ("ServiceAccount", "Secret") else API_VERSION,
+            kind=key.kind,
+            namespace=key.namespace or None,
+            name=key.name,
+            uid=uid,
+        ),
+    )
+
+
+def _conditions(
+    status: IdentityFindingStatus,
+    before: IdentityFindingStatus | None,
+    rule: Rule,
+    evaluation: Evaluation,
+    held: str,
+    hold: Hold | None,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """The conditions that hold; a condition that no longer holds is dropped. Times move only when one appears."""
+    wanted: list[tuple[ConditionType, str, str]] = []
+    if status.phase is Phase.OPEN and status.decided is None:
+        wanted.append((ConditionType.DECISION_PENDING, Reason.AWAITING_DECISION, advice(rule, evaluation.key)))
+    if held:
+        wanted.append((ConditionType.BLOCKED, held, HELD[held]))
+    if hold is not None and hold.error:
+        wanted.append((ConditionType.ENFORCEMENT_FAILED, Reason.ACT_FAILED, hold.error))
+    old = {c.type: c for c in before.conditions} if before else {}
+    result = []
+    for kind, reason, message in wanted:
+        was = old.get(kind)
+        since = was.last_transition_time if was and was.reason == reason else now
+        result.append(
+            Condition(
+                type=kind, status=ConditionStatus.TRUE, reason=reason, message=message, last_transition_time=since
+            )
+        )
+    return tuple(result)
+
+
+HELD = {
+    "Audit": "The policy no longer enforces here. What was done stays; no further step is taken.",
+    "Unreadable": "A policy, owner, claim or exception that bears on this namespace cannot be read: see the operator's log.",
+    "UnsupportedSubject": "This version quarantines ServiceAccounts and their token Secrets; other Secrets it reports.",
+    "Retry": "The last attempt failed; it is repeated by itself.",
+    "Suspended": "The policy says suspend: true. No act begins until that is taken back; the clock goes on.",
+    "EnforcementOff": "The operator runs with --enforcement=off. No act begins; the clock goes on.",
+    "PolicyConflict": "Two policies of equal precedence match the namespace. No act begins until one of them yields.",
+    "PlatformNamespace": "A platform identity is never acted on unless a policy names its namespace in platformNamespaces.",
+    "BlastRadius": "The act is due and waits: the policy's blast radius is used up for now. It is taken up by itself.",
+    "InventoryStale": "The act is due and waits: the inventory is not fresh. It is taken up once the API server answers.",
+    "ManagedByController": "Another controller writes this object back. Change its source; nothing is deleted meanwhile.",
+    "MissingRight": "The operator lacks a right this act needs; its log names it.",
+    "RecentlyUsed": "Revocation waits: use was attempted within holdAfterUse.",
+    "TurnNotRecorded": "When this namespace turned to enforcing is not recorded yet. The operator retries by itself.",
+}
+
+
+def _next(
+    status: IdentityFindingStatus, terms: Terms, resolved_until: datetime | None, now: datetime
+) -> datetime | None:
+    instants = [resolved_until]
+    if status.phase is Phase.OPEN:
+        instants += [status.due, status.enforce_not_before]
+    return min((i for i in instants if i is not None and i > now), default=None)

@@ -1,0 +1,158 @@
+"""The parameters of the admission guards, rebuilt from the Quarantines: one object per namespace, one for bindings.
+
+Nothing is ever added to a guard or taken from it: it is compared with what the Quarantines say and written whole when
+it differs. That is also the answer to anybody who edits or deletes one.
+"""
+
+from __future__ import annotations
+
+from tenure.api.guard import GuardEntry, QuarantineGuardSpec
+from tenure.api.names import API_VERSION, GUARD_NAME
+from tenure.decide.hold import Quarantine
+from tenure.inventory.projection import PROJECTIONS
+from tenure.inventory.store import Store
+from tenure.kube.client import Kube
+from tenure.kube.errors import NotFound
+from tenure.kube.resources import QUARANTINE_GUARDS
+
+KIND = "QuarantineGuard"
+
+
+class Guards:
+    """`observed` limits the cluster's object to namespaces this operator sees; entries of others are left alone."""
+
+    def __init__(self, kube: Kube, store: Store, operator_namespace: str, observed: tuple[str, ...]) -> None:
+        self._kube = kube
+        self._store = store
+        self._home = operator_namespace
+        self._observed = frozenset(observed)
+
+    async def rebuild(self, namespace: str) -> None:
+        """Brings the namespace's guard and the cluster's to what the Quarantines say. Raises ApiError."""
+        if namespace != self._home:
+            await self._write(namespace, namespace_guard(self._store, namespace))
+        await self._write(self._home, self._bindings_guard())
+
+    async def in_force(self, namespace: str, quarantine: Quarantine) -> bool:
+        """Live: whether both guards name everything this Quarantine wants refused."""
+        wanted = entries_of(quarantine, self._store)
+        here = await self._read(namespace)
+        home = await self._read(self._home)
+        return (
+            wanted.service_accounts.keys() <= here.service_accounts.keys()
+            and wanted.secrets.keys() <= here.secrets.keys()
+            and wanted.revoked_names.keys() <= here.revoked_names.keys()
+            and wanted.subjects.keys() <= home.subjects.keys()
+            and wanted.groups.keys() <= home.groups.keys()
+        )
+
+    async def _read(self, namespace: str) -> QuarantineGuardSpec:
+        try:
+            raw = await self._kube.get(QUARANTINE_GUARDS, GUARD_NAME, namespace)
+        except NotFound:
+            return QuarantineGuardSpec()
+        record = PROJECTIONS[KIND](raw)
+        self._store.upsert(KIND, record)
+        held = self._store.guards.get((namespace, GUARD_NAME))
+        return held.spec if held else QuarantineGuardSpec()
+
+    def _bindings_guard(self) -> QuarantineGuardSpec:
+        """Every namespace's quarantined identities, for bindings that may come from anywhere."""
+        subjects: dict[str, GuardEntry] = {}
+        groups: dict[str, GuardEntry] = {}
+        if self._observed:
+            held = self._store.guards.get((self._home, GUARD_NAME))
+            if held is not None:
+                for name, entry in held.spec.subjects.items():
+                    if name.split(":")[2] not in self._observed:
+                        subjects[name] = entry
+                for name, entry in held.spec.groups.items():
+                    if name.rsplit(":", 1)[1] not in self._observed:
+                        groups[name] = entry
+        for quarantine in sorted(self._store.quarantines.values(), key=lambda q: (q.namespace, q.name)):
+            entries = entries_of(quarantine, self._store)
+            subjects.update(entries.subjects)
+            groups.update(entries.groups)
+        return QuarantineGuardSpec(subjects=subjects, groups=groups)
+
+    async def _write(self, namespace: str, wanted: QuarantineGuardSpec) -> None:
+        held = self._store.guards.get((namespace, GUARD_NAME))
+        if held is None and wanted == QuarantineGuardSpec():
+            return
+        if held is not None and held.spec == wanted:
+            return
+        if wanted == QuarantineGuardSpec() and held is not None:
+            try:
+                await self._kube.delete(QUARANTINE_GUARDS, GUARD_NAME, namespace, uid=held.uid)
+            except NotFound:
+                pass
+            self._store.remove(KIND, namespace, GUARD_NAME)
+            return
+        stored = await self._kube.apply(
+            QUARANTINE_GUARDS,
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "metadata": {"name": GUARD_NAME, "namespace": namespace},
+                "spec": wanted.wire(),
+            },
+        )
+        self._store.upsert(KIND, PROJECTIONS[KIND](stored))
+
+
+def namespace_guard(store: Store, namespace: str) -> QuarantineGuardSpec:
+    """What the Quarantines of a namespace want refused in it."""
+    accounts: dict[str, GuardEntry] = {}
+    secrets: dict[str, GuardEntry] = {}
+    revoked: dict[str, GuardEntry] = {}
+    for quarantine in sorted(store.quarantines_in(namespace), key=lambda q: q.name):
+        entries = entries_of(quarantine, store)
+        accounts.update(entries.service_accounts)
+        secrets.update(entries.secrets)
+        revoked.update(entries.revoked_names)
+    return QuarantineGuardSpec(service_accounts=accounts, secrets=secrets, revoked_names=revoked)
+
+
+def entries_of(quarantine: Quarantine, store: Store) -> QuarantineGuardSpec:
+    """What one Quarantine wants refused. One that is ending wants nothing any more, except that revoked names stay
+    refused until its finalizer goes (then a record of their own keeps them)."""
+    spec, status = quarantine.spec, quarantine.status
+    subject, namespace = spec.subject, quarantine.namespace
+    ending = quarantine.deletion is not None or (status is not None and status.release is not None)
+    owner, contact = _owner(quarantine, store)
+    reference = f"{namespace}/{quarantine.name}"
+    entry = GuardEntry(quarantine=reference, owner=owner, contact=contact)
+    revoked = {r.name: _with(entry, r.service_account) for r in status.revoked} if status else {}
+    if ending:
+        return QuarantineGuardSpec(revoked_names=revoked)
+    tokens = {t.name: _with(entry, t.service_account) for t in status.disabled_tokens} if status else {}
+    if subject.kind != "ServiceAccount":
+        gone = subject.name in revoked
+        return QuarantineGuardSpec(
+            secrets={} if gone else {subject.name: entry, **tokens},
+            revoked_names=revoked,
+        )
+    return QuarantineGuardSpec(
+        service_accounts={subject.name: entry},
+        secrets={name: e for name, e in tokens.items() if name not in revoked},
+        revoked_names=revoked,
+        subjects={f"system:serviceaccount:{namespace}:{subject.name}": entry},
+        groups={f"system:serviceaccounts:{namespace}": entry},
+    )
+
+
+def _with(entry: GuardEntry, service_account: str) -> GuardEntry:
+    return entry.model_copy(update={"service_account": service_account or None})
+
+
+def _owner(quarantine: Quarantine, store: Store) -> tuple[str, str]:
+    """The accountable owner of the findings that want it, and its first contact."""
+    for name in quarantine.spec.findings:
+        finding = store.findings.get((quarantine.namespace, name))
+        if finding is None or finding.status is None or not finding.status.accountable.owner:
+            continue
+        owner = finding.status.accountable.owner
+        record = store.owners.get(owner)
+        contacts = record.spec.contacts if record else ()
+        return owner, f"{contacts[0].type} {contacts[0].value}"[:253] if contacts else ""
+    return "", ""

@@ -1,0 +1,78 @@
+"""Reads live what a judgement rests on, into the inventory, so that the evaluator judges again on it.
+
+A watch may lag, and a claim made a second ago must stop an act that is a second away. What is read here is what can
+end a finding: the subject, its namespace, the claims and exceptions there, the owners and the policies.
+"""
+
+from __future__ import annotations
+
+from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
+from tenure.inventory.projection import PROJECTIONS
+from tenure.inventory.sources import read_live
+from tenure.inventory.store import Store
+from tenure.kube.client import Kube
+from tenure.kube.informer import Rows
+from tenure.kube.resources import (
+    GOVERNANCE_POLICIES,
+    IDENTITY_EXCEPTIONS,
+    IDENTITY_OWNERS,
+    OWNED_IDENTITIES,
+    SECRETS,
+    Resource,
+)
+from tenure.model.keys import Key
+from tenure.model.records import Secret
+
+
+async def refresh(kube: Kube, store: Store, key: Key) -> None:
+    """Raises ApiError when anything of it cannot be read: then nothing may be done."""
+    await one(kube, store, Key("Namespace", "", key.namespace))
+    await one(kube, store, key)
+    if key.kind == "ServiceAccount":
+        await _tokens(kube, store, key.namespace)
+    record = store.get(key)
+    if isinstance(record, Secret) and record.service_account:
+        await one(kube, store, Key("ServiceAccount", key.namespace, record.service_account))
+    for resource, namespace in (
+        (OWNED_IDENTITIES, key.namespace),
+        (IDENTITY_EXCEPTIONS, key.namespace),
+        (IDENTITY_OWNERS, ""),
+        (GOVERNANCE_POLICIES, ""),
+    ):
+        await _all(kube, store, resource, namespace)
+
+
+async def one(kube: Kube, store: Store, key: Key) -> None:
+    """Brings one record to what the API server has this instant."""
+    record = await read_live(kube, key)
+    if record is None:
+        store.remove(key.kind, key.namespace, key.name)
+    else:
+        store.upsert(key.kind, record)
+
+
+async def _tokens(kube: Kube, store: Store, namespace: str) -> None:
+    """Every service-account-token Secret of the namespace as it stands now."""
+    rows, found = Rows(), set()
+    selector = {"fieldSelector": f"type={TYPE_SERVICE_ACCOUNT_TOKEN}"}
+    async for page in kube.pages(SECRETS, namespace, params=selector):
+        for raw in rows.listed(page):
+            record = PROJECTIONS["Secret"](raw)
+            store.upsert("Secret", record)
+            found.add(record.name)
+    for held in store.secrets_in(namespace):
+        if held.type == TYPE_SERVICE_ACCOUNT_TOKEN and held.name not in found:
+            store.remove("Secret", namespace, held.name)
+
+
+async def _all(kube: Kube, store: Store, resource: Resource, namespace: str) -> None:
+    held = {name for _, name in store.names(resource.kind, namespace if resource.namespaced else None)}
+    version = 0
+    async for page in kube.pages(resource, namespace):
+        version = int(page["metadata"].get("resourceVersion") or 0)
+        for raw in page.get("items") or ():
+            record = PROJECTIONS[resource.kind](raw)
+            store.upsert(resource.kind, record)
+            held.discard(record.name)
+    for name in held:
+        store.remove(resource.kind, namespace if resource.namespaced else "", name, resource_version=version)

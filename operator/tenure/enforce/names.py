@@ -1,0 +1,20 @@
+"""Names of Quarantines: one per subject uid, readable, and within the API server's bound."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tenure.model.keys import Key
+
+_LONGEST = 253
+_UID = 6
+_HASH = 10
+
+
+def quarantine_name(key: Key, uid: str) -> str:
+    """`serviceaccount-ci-6d0f1a`; of a long name the end is cut and a hash of the whole ends it."""
+    name = f"{key.kind.lower()}-{key.name}-{uid[:_UID]}"
+    if len(name) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(f"{key.kind}/{key.name}/{uid}".encode()).hexdigest()[:_HASH]
+    return f"{name[: _LONGEST - _HASH - 1].rstrip('-.')}-{digest}"

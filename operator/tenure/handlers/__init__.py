@@ -1,0 +1,1 @@
+"""Thin adapters between Kopf and the loop."""

@@ -1,0 +1,423 @@
+"""A change of the store -> the keys whose evaluation it may change.
+
+Too few would leave a finding wrong until something else happens; too many cost evaluations that find nothing new. A
+property test holds the first to exactly none; the second is kept small where changes are frequent (pods, Secrets,
+ServiceAccounts, bindings) and left coarse where they are rare (policies, owners, namespaces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeVar
+
+from tenure.api.names import LABEL_OWNER
+from tenure.api.policy import GovernancePolicySpec
+from tenure.inventory.snapshot import Shared, identity_of, subjects, tokens_of
+from tenure.inventory.store import Claim, Decision, Finding, Held, Owner, QuarantineRecord, Store, service_account_of
+from tenure.model.evaluation import ExceptionRecord, Policy
+from tenure.model.facts import Record
+from tenure.model.keys import Key
+from tenure.model.records import Authored, Binding, Namespace, Pod, Role, Secret, ServiceAccount, Unprocessable
+from tenure.rules import KINDS, exceptions, owners, risk
+from tenure.rules.coverage import rank
+from tenure.rules.secrets import is_credential, is_token
+
+R = TypeVar("R")
+
+
+def affected(store: Store, kind: str, old: Held | None, new: Held | None) -> set[Key]:
+    """The subjects whose evaluation may differ now; called from a listener of the store, after the change. Among them
+    are keys of what is gone. Objects that this version cannot read are not judged, so their own keys are left out.
+    Kinds that no evaluation looks at give the empty set. Ask once per change: the answer also settles, for the next
+    one, which namespaces hold a Critical ServiceAccount."""
+    Shared.of(store)(kind, old, new)
+    if old is None and new is None:
+        return set()
+    if isinstance(old, Unprocessable) or isinstance(new, Unprocessable):
+        return _unreadable(store, kind, new if new is not None else old)
+    reach = _REACH.get(kind)
+    return {key for key in reach(store, old, new) if key.kind in KINDS} if reach is not None else set()
+
+
+def _unreadable(store: Store, kind: str, held: Held | None) -> set[Key]:
+    """What may no longer act, or may again, because an object can no longer be read, or can again."""
+    if kind in ("GovernancePolicy", "IdentityOwner"):
+        return set(subjects(store))
+    if kind in ("OwnedIdentity", "IdentityException") and held is not None and not isinstance(held, Namespace):
+        return set(_everything_in(store, held.namespace))
+    return set()
+
+
+def _both(old: R | None, new: R | None) -> Iterator[R]:
+    """The change's two sides, as far as there are any."""
+    if old is not None:
+        yield old
+    if new is not None:
+        yield new
+
+
+def _everything_in(store: Store, namespace: str) -> Iterator[Key]:
+    yield from (Key("ServiceAccount", namespace, found.name) for found in store.service_accounts_in(namespace))
+    yield from (Key("Secret", namespace, found.name) for found in store.secrets_in(namespace))
+    yield from (Key("OwnedIdentity", namespace, found.name) for found in store.claims_in(namespace))
+    yield from (Key("IdentityException", namespace, found.name) for found in store.exceptions_in(namespace))
+
+
+# --- ServiceAccounts and Secrets
+
+
+def _service_account(store: Store, old: ServiceAccount | None, new: ServiceAccount | None) -> Iterator[Key]:
+    sides = list(_both(old, new))
+    namespace, name = sides[0].namespace, sides[0].name
+    tokens = store.tokens_of(namespace, name)
+    yield Key("ServiceAccount", namespace, name)
+    yield from (Key("Secret", namespace, token.name) for token in tokens)
+    yield from _claims_on(store, namespace, (*sides, *tokens))
+    yield from _exceptions_about(store, namespace, (*sides, *tokens))
+    if len(sides) == 1:
+        yield from _elevated(store, {namespace})
+
+
+def _secret(store: Store, old: Secret | None, new: Secret | None) -> Iterator[Key]:
+    sides = list(_both(old, new))
+    namespace, name = sides[0].namespace, sides[0].name
+    yield Key("Secret", namespace, name)
+    accounts: list[ServiceAccount] = []
+    if len(sides) == 1 or _shape(sides[0]) != _shape(sides[1]):
+        accounts = [found for side in sides if (found := identity_of(store, side)) is not None]
+        yield from (Key("ServiceAccount", namespace, account.name) for account in accounts)
+        yield from _claims_on(store, namespace, (*sides, *accounts))
+    yield from _exceptions_about(store, namespace, (*sides, *accounts))
+
+
+def _shape(secret: Secret) -> tuple[object, ...]:
+    """What others than the Secret itself see of it."""
+    belongs = (is_token(secret), secret.service_account, secret.service_account_uid)
+    return (secret.uid, secret.labels, is_credential(secret), belongs)
+
+
+def _claims_on(store: Store, namespace: str, records: Iterable[ServiceAccount | Secret]) -> Iterator[Key]:
+    """Claims that cover any of the records. Whether the namespace is the platform's is not asked: where it is, that
+    takes a few claims too many."""
+    records = tuple(records)
+    for claim in store.claims_in(namespace):
+        if any(rank(claim, record, platform=False) for record in records):
+            yield Key("OwnedIdentity", namespace, claim.name)
+
+
+def _exceptions_about(store: Store, namespace: str, records: Iterable[Record]) -> Iterator[Key]:
+    """Exceptions that any of the records is, or was pinned as, a target of."""
+    found = store.exceptions_in(namespace)
+    if not found:
+        return
+    sides = [(_kind(record), record) for record in records]
+    for exception in found:
+        if any(_targets(exception, kind, record) for kind, record in sides):
+            yield Key("IdentityException", namespace, exception.name)
+
+
+def _kind(record: Record) -> str:
+    return record.kind if isinstance(record, Authored) else type(record).__name__
+
+
+def _targets(exception: ExceptionRecord, kind: str, record: Record) -> bool:
+    return exceptions.selects(exception, kind, record) or exceptions.pinned(exception, kind, record.name, record.uid)
+
+
+# --- rights
+
+
+def _binding(store: Store, old: Binding | None, new: Binding | None) -> Iterator[Key]:
+    graded = any(_grades(store, side) for side in _both(old, new))
+    yield from _bound(store, list(_both(old, new)), graded=graded)
+
+
+def _role(store: Store, old: Role | None, new: Role | None) -> Iterator[Key]:
+    if (old.grades if old is not None else ()) == (new.grades if new is not None else ()):
+        return
+    for namespace, name in {(role.namespace, role.name) for role in _both(old, new)}:
+        kind = "Role" if namespace else "ClusterRole"
+        yield from _bound(store, store.bindings_of_role(kind, namespace, name), graded=True)
+
+
+def _grades(store: Store, binding: Binding) -> bool:
+    role = store.roles.get((binding.namespace if binding.role_kind == "Role" else "", binding.role_name))
+    return role is not None and bool(role.grades)
+
+
+def _bound(store: Store, bindings: Iterable[Binding], *, graded: bool) -> Iterator[Key]:
+    """Everybody the bindings reach; graded: it may move their grade, so whatever follows it too."""
+    accounts: set[tuple[str, str]] = set()
+    everywhere: set[str] = set()
+    for binding in bindings:
+        for subject in binding.subjects:
+            account = service_account_of(subject)
+            if account is not None:
+                accounts.add(account)
+            elif subject.kind == "Group" and not binding.bootstrap:
+                everywhere.update(_group_namespaces(store, subject.name))
+    for namespace in everywhere:
+        yield from _everything_in(store, namespace)
+    for namespace, name in accounts:
+        if namespace not in everywhere:
+            yield from _identity(store, namespace, name, graded=graded)
+    if graded:
+        yield from _elevated(store, everywhere | {namespace for namespace, _ in accounts})
+
+
+def _group_namespaces(store: Store, group: str) -> Iterable[str]:
+    """The namespaces whose ServiceAccounts are in the group."""
+    if group in ("system:serviceaccounts", "system:authenticated"):
+        return {namespace for namespace, _ in store.service_accounts}
+    prefix = "system:serviceaccounts:"
+    return (group.removeprefix(prefix),) if group.startswith(prefix) else ()
+
+
+def _identity(store: Store, namespace: str, name: str, *, graded: bool) -> Iterator[Key]:
+    """A ServiceAccount whose rights or use changed, and what follows its grade."""
+    account = store.service_accounts.get((namespace, name))
+    if account is None:
+        return
+    yield Key("ServiceAccount", namespace, name)
+    if not graded:
+        yield from _exceptions_about(store, namespace, (account,))
+        return
+    tokens = [store.secrets[namespace, token] for token in tokens_of(store, account)]
+    yield from (Key("Secret", namespace, token.name) for token in tokens)
+    yield from _claims_on(store, namespace, (account, *tokens))
+    yield from _exceptions_about(store, namespace, (account, *tokens))
+
+
+def _elevated(store: Store, namespaces: Iterable[str]) -> Iterator[Key]:
+    """Who may run pods in a namespace that has just got, or lost, its only Critical ServiceAccount (row R11)."""
+    shared = Shared.of(store)
+    for namespace in namespaces:
+        before = shared.last_critical(namespace)
+        if before is None or before == shared.critical(namespace):
+            continue
+        bindings = [
+            binding
+            for binding in store.bindings.values()
+            if binding.namespace == namespace and _runs_pods(store, binding)
+        ]
+        # Being elevated makes nobody Critical by its own grades: this goes one step and ends.
+        yield from _bound_only(store, bindings)
+
+
+def _bound_only(store: Store, bindings: Iterable[Binding]) -> Iterator[Key]:
+    for binding in bindings:
+        for subject in binding.subjects:
+            account = service_account_of(subject)
+            if account is not None:
+                yield from _identity(store, *account, graded=True)
+            elif subject.kind == "Group" and not binding.bootstrap:
+                for namespace in _group_namespaces(store, subject.name):
+                    yield from _everything_in(store, namespace)
+
+
+def _runs_pods(store: Store, binding: Binding) -> bool:
+    role = store.roles.get((binding.namespace if binding.role_kind == "Role" else "", binding.role_name))
+    return role is not None and any(row.row == risk.RUN_PODS for row in role.grades)
+
+
+# --- pods and namespaces
+
+
+def _pod(store: Store, old: Pod | None, new: Pod | None) -> Iterator[Key]:
+    """Pods come and go by the thousand: a subject is judged again only when its first one comes or its last one goes,
+    and while it is quarantined, when they are listed by name."""
+    sides = list(_both(old, new))
+    namespace = sides[0].namespace
+    running = [side for side in (old, new) if side is not None and not side.finished]
+    for name in {side.service_account for side in sides}:
+        uses = [side for side in running if side.service_account == name]
+        key = Key("ServiceAccount", namespace, name)
+        if len(uses) == 1 and _matters(store, key, sides[0], store.pods_of(namespace, name)):
+            yield key
+            account = store.service_accounts.get((namespace, name))
+            yield from _exceptions_about(store, namespace, (account,) if account is not None else ())
+    for name in {name for side in sides for name in side.secrets}:
+        uses = [side for side in running if name in side.secrets]
+        key = Key("Secret", namespace, name)
+        if len(uses) == 1 and _matters(store, key, sides[0], store.pods_using_secret(namespace, name)):
+            yield key
+
+
+def _matters(store: Store, key: Key, pod: Pod, users: Iterable[Pod]) -> bool:
+    """Whether it makes a difference to the subject that the pod began or ceased to use it."""
+    if all(other.finished or other.name == pod.name for other in users):
+        return True
+    subjects_held = (found.spec.subject for found in store.quarantines_in(key.namespace))
+    return any((held.kind, held.name) == (key.kind, key.name) for held in subjects_held)
+
+
+def _namespace(store: Store, old: Namespace | None, new: Namespace | None) -> Iterator[Key]:
+    if old is not None and new is not None and (old.labels, old.deleting) == (new.labels, new.deleting):
+        return
+    for name in {namespace.name for namespace in _both(old, new)}:
+        yield from _everything_in(store, name)
+
+
+# --- Tenure's own kinds
+
+
+def _claim(store: Store, old: Claim | None, new: Claim | None) -> Iterator[Key]:
+    sides = list(_both(old, new))
+    namespace = sides[0].namespace
+    yield Key("OwnedIdentity", namespace, sides[0].name)
+    yield from _exceptions_about(store, namespace, sides)
+    if old is not None and new is not None and _substance(old) == _substance(new):
+        return
+    covered = list(_covered(store, sides))
+    yield from (Key(type(record).__name__, namespace, record.name) for record in covered)
+    yield from (Key("OwnedIdentity", namespace, claim.name) for claim in store.claims_in(namespace))
+    yield from _exceptions_about(store, namespace, (*covered, *store.claims_in(namespace)))
+
+
+def _substance(authored: Claim | Owner | Policy) -> tuple[object, ...]:
+    """What others see of an authored object: its spec and its stamps, not its status."""
+    return (authored.uid, authored.created, authored.spec_changed, authored.spec)
+
+
+def _covered(store: Store, claims: Iterable[Claim]) -> Iterator[ServiceAccount | Secret]:
+    """What the claims cover, token Secrets of covered ServiceAccounts included."""
+    claims = tuple(claims)
+    for namespace in {claim.namespace for claim in claims}:
+        for account in store.service_accounts_in(namespace):
+            if any(rank(claim, account, platform=False) for claim in claims):
+                yield account
+                yield from store.tokens_of(namespace, account.name)
+        for secret in store.secrets_in(namespace):
+            if any(rank(claim, secret, platform=False) for claim in claims):
+                yield secret
+
+
+def _exception(store: Store, old: ExceptionRecord | None, new: ExceptionRecord | None) -> Iterator[Key]:
+    sides = list(_both(old, new))
+    namespace = sides[0].namespace
+    yield Key("IdentityException", namespace, sides[0].name)
+    targets: tuple[Record, ...] = (
+        *store.service_accounts_in(namespace),
+        *store.secrets_in(namespace),
+        *store.claims_in(namespace),
+    )
+    for record in targets:
+        kind = _kind(record)
+        if any(_targets(exception, kind, record) for exception in sides):
+            yield Key(kind, namespace, record.name)
+
+
+def _owner(store: Store, old: Owner | None, new: Owner | None) -> Iterator[Key]:
+    if old is not None and new is not None and _substance(old) == _substance(new):
+        return
+    names = _leading_to(store, {owner.name for owner in _both(old, new)})
+    claims = [claim for name in names for claim in store.claims_of_owner(name)]
+    covered: list[Record] = [*claims, *_covered(store, claims)]
+    for record in covered:
+        yield Key(_kind(record), record.namespace, record.name)
+        yield from _exceptions_about(store, record.namespace, (record,))
+    yield from _labelled(store, names)
+    for (namespace, name), exception in store.exceptions.items():
+        if exception.spec.owner in names:
+            yield Key("IdentityException", namespace, name)
+
+
+def _leading_to(store: Store, names: set[str]) -> set[str]:
+    """The owners themselves and all whose chain of backups or escalations names one of them."""
+    found = set(names)
+    grown = True
+    while grown:
+        more = {
+            name
+            for name, owner in store.owners.items()
+            if name not in found and found.intersection((*owners.backups(owner), *owners.escalations(owner)))
+        }
+        found |= more
+        grown = bool(more)
+    return found
+
+
+def _labelled(store: Store, names: set[str]) -> Iterator[Key]:
+    """What a label names one of the owners for: whole namespaces, and single objects."""
+    specs = [policy.spec.ownership for policy in store.policies.values()]
+    on_namespace = {LABEL_OWNER, *(label for spec in specs for label in spec.namespace_labels)}
+    on_object = {LABEL_OWNER, *(label for spec in specs for label in spec.object_labels)}
+    for namespace in store.namespaces.values():
+        if any(label in on_namespace and value in names for label, value in namespace.labels):
+            yield from _everything_in(store, namespace.name)
+    for table in (store.service_accounts, store.secrets):
+        for record in table.values():
+            if any(label in on_object and value in names for label, value in record.labels):
+                yield from _followers(store, record)
+
+
+def _followers(store: Store, record: ServiceAccount | Secret) -> Iterator[Key]:
+    tokens = store.tokens_of(record.namespace, record.name) if isinstance(record, ServiceAccount) else ()
+    for found in (record, *tokens):
+        yield Key(type(found).__name__, found.namespace, found.name)
+    yield from _exceptions_about(store, record.namespace, (record, *tokens))
+
+
+def _policy(store: Store, old: Policy | None, new: Policy | None) -> Iterator[Key]:
+    if old is not None and new is not None and _substance(old) == _substance(new):
+        return
+    specs = [policy.spec for policy in _both(old, new)]
+    governed: dict[str, bool] = {}
+    for key in subjects(store):
+        if key.namespace not in governed:
+            governed[key.namespace] = any(_may_govern(store, spec, key.namespace) for spec in specs)
+        if governed[key.namespace]:
+            yield key
+
+
+def _may_govern(store: Store, spec: GovernancePolicySpec, namespace: str) -> bool:
+    record = store.namespaces.get(namespace)
+    labels = dict(record.labels) if record is not None else {}
+    selector = spec.namespace_selector
+    return namespace in spec.platform_namespaces or selector is None or selector.matches(labels)
+
+
+def _finding(store: Store, old: Finding | None, new: Finding | None) -> Iterator[Key]:
+    """No evaluation looks at findings; whoever touched one is corrected when its subject is taken up again."""
+    for finding in _both(old, new):
+        subject = finding.spec.subject
+        yield Key(subject.kind, subject.namespace or "", subject.name)
+
+
+def _quarantine(store: Store, old: QuarantineRecord | None, new: QuarantineRecord | None) -> Iterator[Key]:
+    for quarantine in _both(old, new):
+        subject = quarantine.spec.subject
+        yield Key(subject.kind, subject.namespace or quarantine.namespace, subject.name)
+
+
+def _decision(store: Store, old: Decision | None, new: Decision | None) -> Iterator[Key]:
+    """A verdict is about Tenure's own objects: a claim or exception is taken up itself, else what it stands for."""
+    for decision in _both(old, new):
+        target = decision.spec.target
+        key = Key(target.kind.value, decision.namespace, target.name)
+        record = store.get(key)
+        if target.kind.value == "IdentityFinding" and record is not None:
+            yield from _finding(store, record, None)  # type: ignore[arg-type]
+        elif target.kind.value == "Quarantine" and record is not None:
+            yield from _quarantine(store, record, None)  # type: ignore[arg-type]
+        elif target.kind.value in ("OwnedIdentity", "IdentityException"):
+            yield key
+
+
+_REACH: Final[dict[str, Callable[[Store, Any, Any], Iterator[Key]]]] = {
+    "ServiceAccount": _service_account,
+    "Secret": _secret,
+    "RoleBinding": _binding,
+    "ClusterRoleBinding": _binding,
+    "Role": _role,
+    "ClusterRole": _role,
+    "Pod": _pod,
+    "Namespace": _namespace,
+    "OwnedIdentity": _claim,
+    "IdentityException": _exception,
+    "IdentityOwner": _owner,
+    "GovernancePolicy": _policy,
+    "IdentityFinding": _finding,
+    "Quarantine": _quarantine,
+    "IdentityDecision": _decision,
+}

@@ -1,0 +1,414 @@
+"""The inventory in memory: one record per object, and the few indexes that questions about one subject need.
+
+Plain dicts, one event loop, no locks: a change is complete before anything else runs. Every table may be read
+directly; it is written through `upsert` and `remove` alone, which keep the indexes and tell the listeners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar, cast
+
+from tenure.api.claim import OwnedIdentitySpec, OwnedIdentityStatus
+from tenure.api.decision import IdentityDecisionSpec, IdentityDecisionStatus
+from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
+from tenure.api.guard import QuarantineGuardSpec
+from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
+from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
+from tenure.model.evaluation import ExceptionRecord, Policy
+from tenure.model.keys import Key
+from tenure.model.records import Authored, Binding, Namespace, Pod, Role, Secret, ServiceAccount, Subject, Unprocessable
+
+Owner = Authored[IdentityOwnerSpec, IdentityOwnerStatus]
+Claim = Authored[OwnedIdentitySpec, OwnedIdentityStatus]
+Decision = Authored[IdentityDecisionSpec, IdentityDecisionStatus]
+Finding = Authored[IdentityFindingSpec, IdentityFindingStatus]
+QuarantineRecord = Authored[QuarantineSpec, QuarantineStatus]
+Guard = Authored[QuarantineGuardSpec, None]
+
+Record = Namespace | ServiceAccount | Secret | Binding | Role | Pod | Authored[Any, Any]
+Held = Record | Unprocessable
+Listener = Callable[[str, Held | None, Held | None], None]
+Name2 = tuple[str, str]
+"""(namespace, name); namespace "" for cluster-scoped objects."""
+
+_USER_PREFIX: Final = "system:serviceaccount:"
+_REMEMBERED_REMOVALS: Final = 20_000  # uids of our own objects; older ones' last events have long arrived
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
+
+
+class _Group(dict[Any, R]):
+    """Several records under one index key, with their sorted tuple while nothing changes."""
+
+    __slots__ = ("ordered",)
+
+    def __init__(self, *entries: tuple[Any, R]) -> None:
+        super().__init__(entries)
+        self.ordered: tuple[R, ...] | None = None
+
+
+class _Index(Generic[T, K, R]):
+    """Records by what `terms` says of them. A term with one record, which most are, holds it without a dict."""
+
+    def __init__(self, terms: Callable[[R], Iterable[T]]) -> None:
+        self._terms = terms
+        self._groups: dict[T, _Group[R] | tuple[K, R]] = {}
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._groups)
+
+    def of(self, term: T) -> tuple[R, ...]:
+        """The records of a term in the order of their keys; equal calls give the same tuple until one changes."""
+        group = self._groups.get(term)
+        if group is None:
+            return ()
+        if not isinstance(group, _Group):
+            return (group[1],)
+        if group.ordered is None:
+            group.ordered = tuple(group[key] for key in sorted(group))
+        return group.ordered
+
+    def keys(self, term: T) -> Collection[K]:
+        group = self._groups.get(term)
+        if group is None:
+            return ()
+        return list(group) if isinstance(group, _Group) else (group[0],)
+
+    def change(self, key: K, old: R | None, new: R | None) -> None:
+        before = () if old is None else tuple(self._terms(old))
+        after = () if new is None else tuple(self._terms(new))
+        for term in before:
+            if term not in after:
+                self._take(term, key)
+        if new is not None:
+            for term in after:
+                self._put(term, key, new)
+
+    def _put(self, term: T, key: K, record: R) -> None:
+        group = self._groups.get(term)
+        if isinstance(group, _Group):
+            group[key] = record
+            group.ordered = None
+        elif group is None or group[0] == key:
+            self._groups[term] = (key, record)
+        else:
+            self._groups[term] = _Group(group, (key, record))
+
+    def _take(self, term: T, key: K) -> None:
+        group = self._groups.get(term)
+        if isinstance(group, _Group):
+            group.pop(key, None)
+            group.ordered = None
+            if len(group) == 1:
+                self._groups[term] = next(iter(group.items()))
+        elif group is not None and group[0] == key:
+            del self._groups[term]
+
+
+class _Table(Generic[K, R]):
+    """One dict of records and its indexes."""
+
+    def __init__(self, rows: dict[K, R], key: Callable[[str, str], K], *indexes: _Index[Any, K, R]) -> None:
+        self.rows = rows
+        self.key = key
+        self.indexes = indexes
+
+    def set(self, key: K, new: R | None) -> None:
+        old = self.rows.get(key)
+        if new is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = new
+        for index in self.indexes:
+            index.change(key, old, new)
+
+
+def _pair(namespace: str, name: str) -> Name2:
+    return (namespace, name)
+
+
+def _name(namespace: str, name: str) -> str:
+    return name
+
+
+def service_account_of(subject: Subject) -> Name2 | None:
+    """The ServiceAccount (namespace, name) that a binding's subject names, as itself or as the user
+    `system:serviceaccount:<namespace>:<name>`; None for every other subject, groups included."""
+    if subject.kind == "ServiceAccount":
+        return (subject.namespace, subject.name)
+    if subject.kind == "User" and subject.name.startswith(_USER_PREFIX):
+        namespace, separator, name = subject.name[len(_USER_PREFIX) :].partition(":")
+        if separator and namespace and name:
+            return (namespace, name)
+    return None
+
+
+def _namespace_term(record: Any) -> tuple[str]:
+    return (record.namespace,)
+
+
+def _bound_accounts(binding: Binding) -> Iterable[Name2]:
+    return {account for subject in binding.subjects if (account := service_account_of(subject))}
+
+
+def _bound_groups(binding: Binding) -> Iterable[str]:
+    return {subject.name for subject in binding.subjects if subject.kind == "Group"}
+
+
+def _role_of(binding: Binding) -> tuple[tuple[str, str, str]]:
+    return ((binding.role_kind, binding.namespace if binding.role_kind == "Role" else "", binding.role_name),)
+
+
+def _token_owner(secret: Secret) -> Iterable[Name2]:
+    return ((secret.namespace, secret.service_account),) if secret.service_account else ()
+
+
+def _subject_of(finding: Finding) -> tuple[Key]:
+    subject = finding.spec.subject
+    return (Key(subject.kind, subject.namespace or "", subject.name),)
+
+
+class Store:
+    """The inventory. Tuples come back in the order of (namespace, name). Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.namespaces: dict[str, Namespace] = {}
+        self.service_accounts: dict[Name2, ServiceAccount] = {}
+        self.secrets: dict[Name2, Secret] = {}
+        self.bindings: dict[Name2, Binding] = {}
+        self.roles: dict[Name2, Role] = {}
+        self.pods: dict[Name2, Pod] = {}
+        self.owners: dict[str, Owner] = {}
+        self.policies: dict[str, Policy] = {}
+        self.claims: dict[Name2, Claim] = {}
+        self.exceptions: dict[Name2, ExceptionRecord] = {}
+        self.decisions: dict[Name2, Decision] = {}
+        self.findings: dict[Name2, Finding] = {}
+        self.quarantines: dict[Name2, QuarantineRecord] = {}
+        self.guards: dict[Name2, Guard] = {}
+        self.unprocessable: dict[Key, Unprocessable] = {}
+        """Objects of our own kinds that this version cannot read; they stand in no other table. What such a claim,
+        exception or policy says is unknown, which is not the same as its being absent."""
+        self.listeners: list[Listener] = []
+        """Called after each change as (kind, old, new), None for absent, with the change complete in every table.
+        old or new is an Unprocessable where the object could not be read. Not called when only the
+        resourceVersion moved."""
+
+        self._removed: dict[str, None] = {}  # uids of our own objects, oldest first
+
+        self._accounts_in: _Index[str, Name2, ServiceAccount] = _Index(_namespace_term)
+        self._secrets_in: _Index[str, Name2, Secret] = _Index(_namespace_term)
+        self._tokens: _Index[Name2, Name2, Secret] = _Index(_token_owner)
+        self._bound: _Index[Name2, Name2, Binding] = _Index(_bound_accounts)
+        self._groups: _Index[str, Name2, Binding] = _Index(_bound_groups)
+        self._by_role: _Index[tuple[str, str, str], Name2, Binding] = _Index(_role_of)
+        self._run_as: _Index[Name2, Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),))
+        self._consumers: _Index[Name2, Name2, Pod] = _Index(
+            lambda pod: tuple((pod.namespace, secret) for secret in pod.secrets)
+        )
+        self._claims_in: _Index[str, Name2, Claim] = _Index(_namespace_term)
+        self._claims_of: _Index[str, Name2, Claim] = _Index(lambda claim: (claim.spec.owner,))
+        self._exceptions_in: _Index[str, Name2, ExceptionRecord] = _Index(_namespace_term)
+        self._decisions_in: _Index[str, Name2, Decision] = _Index(_namespace_term)
+        self._findings_in: _Index[str, Name2, Finding] = _Index(_namespace_term)
+        self._about: _Index[Key, Name2, Finding] = _Index(_subject_of)
+        self._quarantines_in: _Index[str, Name2, QuarantineRecord] = _Index(_namespace_term)
+
+        bindings = _Table(self.bindings, _pair, self._bound, self._groups, self._by_role)
+        roles: _Table[Name2, Role] = _Table(self.roles, _pair)
+        self._tables: dict[str, _Table[Any, Any]] = {
+            "Namespace": _Table(self.namespaces, _name),
+            "ServiceAccount": _Table(self.service_accounts, _pair, self._accounts_in),
+            "Secret": _Table(self.secrets, _pair, self._secrets_in, self._tokens),
+            "RoleBinding": bindings,
+            "ClusterRoleBinding": bindings,
+            "Role": roles,
+            "ClusterRole": roles,
+            "Pod": _Table(self.pods, _pair, self._run_as, self._consumers),
+            "IdentityOwner": _Table(self.owners, _name),
+            "GovernancePolicy": _Table(self.policies, _name),
+            "OwnedIdentity": _Table(self.claims, _pair, self._claims_in, self._claims_of),
+            "IdentityException": _Table(self.exceptions, _pair, self._exceptions_in),
+            "IdentityDecision": _Table(self.decisions, _pair, self._decisions_in),
+            "IdentityFinding": _Table(self.findings, _pair, self._findings_in, self._about),
+            "Quarantine": _Table(self.quarantines, _pair, self._quarantines_in),
+            "QuarantineGuard": _Table(self.guards, _pair),
+        }
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def upsert(self, kind: str, record: Held, *, force: bool = False) -> Held | None:
+        """Takes a record in and returns what stood there before (or None).
+
+        Of our own kinds, whose answers we store ourselves the moment we wrote (so the watch brings them again,
+        late), a record with a lower resourceVersion than the held one, or with a uid that was removed, is ignored
+        and the held one returned. force takes it all the same: the API server's own history went back (etcd
+        restored from a backup). Raises KeyError for a kind that has no table."""
+        table = self._tables[kind]
+        namespace = getattr(record, "namespace", "")
+        key, held_as = table.key(namespace, record.name), Key(kind, namespace, record.name)
+        old: Held | None = table.rows.get(key) or self.unprocessable.get(held_as)
+        if isinstance(record, Authored | Unprocessable):
+            if force:
+                self._removed.pop(record.uid, None)
+            elif record.uid in self._removed or _version(old) > int(record.resource_version or 0):
+                return old
+        if _equal(old, record):
+            if isinstance(record, Authored):
+                table.set(key, record)  # for its resourceVersion alone
+            return old
+        if isinstance(record, Unprocessable):
+            self.unprocessable[held_as] = record
+            table.set(key, None)
+        else:
+            self.unprocessable.pop(held_as, None)
+            table.set(key, record)
+        self._tell(kind, old, record)
+        return old
+
+    def remove(self, kind: str, namespace: str, name: str, *, resource_version: int = 0) -> Held | None:
+        """Takes a record out and returns it (None if there was none).
+
+        resource_version is that of the deletion, or of the list in which the object was missing; an object of our
+        own kinds that is newer (created again, and stored from our own write) stays. 0 removes whatever is there.
+        Raises KeyError for a kind that has no table."""
+        table = self._tables[kind]
+        key, held_as = table.key(namespace, name), Key(kind, namespace, name)
+        old: Held | None = table.rows.get(key) or self.unprocessable.get(held_as)
+        if old is None or (resource_version and _version(old) > resource_version):
+            return None
+        self.unprocessable.pop(held_as, None)
+        table.set(key, None)
+        if isinstance(old, Authored | Unprocessable):
+            self._removed[old.uid] = None
+            if len(self._removed) > _REMEMBERED_REMOVALS:
+                del self._removed[next(iter(self._removed))]
+        self._tell(kind, old, None)
+        return old
+
+    def _tell(self, kind: str, old: Held | None, new: Held | None) -> None:
+        for listener in self.listeners:
+            listener(kind, old, new)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def get(self, key: Key) -> Record | None:
+        """The record of a key; None when there is none, when it is Unprocessable, or for an unknown kind."""
+        table = self._tables.get(key.kind)
+        if table is None:
+            return None
+        return cast("Record | None", table.rows.get(table.key(key.namespace, key.name)))
+
+    def names(self, kind: str, namespace: str | None = None) -> list[Name2]:
+        """(namespace, name) of every held object of a kind, unreadable ones included; of one namespace if given.
+        Kinds that share a table are told apart: RoleBindings have a namespace, ClusterRoleBindings none."""
+        table = self._tables[kind]
+        clusterwide = kind in _CLUSTER_SCOPED
+        found: list[Name2]
+        if table.key is _name:
+            found = [("", name) for name in table.rows]
+        else:
+            found = [key for key in table.rows if (key[0] == "") == clusterwide]
+        found += [(key.namespace, key.name) for key in self.unprocessable if key.kind == kind]
+        return found if namespace is None else [key for key in found if key[0] == namespace]
+
+    def tokens_of(self, namespace: str, service_account: str) -> tuple[Secret, ...]:
+        """service-account-token Secrets annotated to the ServiceAccount, whether it exists or not."""
+        return self._tokens.of((namespace, service_account))
+
+    def bindings_of(self, namespace: str, service_account: str) -> tuple[Binding, ...]:
+        """Bindings that name it, as ServiceAccount or as `User system:serviceaccount:…`; not through groups."""
+        return self._bound.of((namespace, service_account))
+
+    def group_bindings(self, namespace: str) -> tuple[Binding, ...]:
+        """Bindings whose subject is a group every ServiceAccount of the namespace is in."""
+        groups = (f"system:serviceaccounts:{namespace}", "system:serviceaccounts", "system:authenticated")
+        found = {(binding.namespace, binding.name): binding for group in groups for binding in self._groups.of(group)}
+        return tuple(found[key] for key in sorted(found))
+
+    def bindings_of_role(self, kind: str, namespace: str, name: str) -> tuple[Binding, ...]:
+        """Bindings that refer to the Role (of its namespace) or ClusterRole (namespace "")."""
+        return self._by_role.of((kind, namespace if kind == "Role" else "", name))
+
+    def pods_of(self, namespace: str, service_account: str) -> tuple[Pod, ...]:
+        """Pods that run as the ServiceAccount, finished ones included."""
+        return self._run_as.of((namespace, service_account))
+
+    def pods_using_secret(self, namespace: str, name: str) -> tuple[Pod, ...]:
+        """Pods that mount the Secret, take environment from it or pull images with it, finished ones included."""
+        return self._consumers.of((namespace, name))
+
+    def service_accounts_in(self, namespace: str) -> tuple[ServiceAccount, ...]:
+        return self._accounts_in.of(namespace)
+
+    def secrets_in(self, namespace: str) -> tuple[Secret, ...]:
+        return self._secrets_in.of(namespace)
+
+    def claims_in(self, namespace: str) -> tuple[Claim, ...]:
+        return self._claims_in.of(namespace)
+
+    def exceptions_in(self, namespace: str) -> tuple[ExceptionRecord, ...]:
+        return self._exceptions_in.of(namespace)
+
+    def decisions_in(self, namespace: str) -> tuple[Decision, ...]:
+        return self._decisions_in.of(namespace)
+
+    def findings_in(self, namespace: str) -> tuple[Finding, ...]:
+        return self._findings_in.of(namespace)
+
+    def quarantines_in(self, namespace: str) -> tuple[QuarantineRecord, ...]:
+        return self._quarantines_in.of(namespace)
+
+    def findings_about(self, key: Key) -> tuple[Finding, ...]:
+        """Findings whose spec.subject is this kind, namespace and name, whatever its uid and their phase."""
+        return self._about.of(key)
+
+    def claims_of_owner(self, owner: str) -> tuple[Claim, ...]:
+        """Claims of every namespace whose spec.owner is this name, whether the owner exists or not."""
+        return self._claims_of.of(owner)
+
+    def namespaces_labelled(self, label: str, value: str) -> tuple[Namespace, ...]:
+        """Namespaces that carry the label with this value. Looks at every namespace."""
+        pair = (label, value)
+        found = [namespace for namespace in self.namespaces.values() if pair in namespace.labels]
+        return tuple(sorted(found, key=lambda namespace: namespace.name))
+
+    def unprocessable_in(self, namespace: str) -> tuple[Unprocessable, ...]:
+        """Unreadable objects of the namespace ("" = cluster-scoped), in the order of kind and name."""
+        found = [key for key in self.unprocessable if key.namespace == namespace]
+        return tuple(self.unprocessable[key] for key in sorted(found))
+
+    def counts(self) -> Mapping[str, int]:
+        """Held objects by table, for logs and metrics; bindings and roles count both scopes."""
+        shared = ("ClusterRole", "ClusterRoleBinding")
+        return {kind: len(table.rows) for kind, table in self._tables.items() if kind not in shared}
+
+
+_CLUSTER_SCOPED: Final = frozenset(
+    {"Namespace", "ClusterRole", "ClusterRoleBinding", "IdentityOwner", "GovernancePolicy"}
+)
+
+
+def _version(record: Held | None) -> int:
+    if isinstance(record, Authored | Unprocessable):
+        return int(record.resource_version or 0)
+    return 0
+
+
+def _equal(old: Held | None, new: Held) -> bool:
+    """Equal but for the resourceVersion, which moves with every write, our own no-ops included."""
+    if isinstance(old, Authored) and isinstance(new, Authored):
+        return (
+            old.uid == new.uid
+            and old.generation == new.generation
+            and old.spec == new.spec
+            and old.status == new.status
+            and old.labels == new.labels
+            and old.deletion == new.deletion
+            and old.finalizers == new.finalizers
+            and old.spec_changed == new.spec_changed
+        )
+    return old == new

@@ -1,0 +1,1 @@
+"""What was observed, as frozen records: no I/O, no clock, nothing of the wire's shape."""

@@ -1,0 +1,1 @@
+"""The loop: dirty subjects and due instants -> evaluation -> findings -> diff -> the one status writer."""

@@ -1,0 +1,373 @@
+"""The loop: take a dirty key, judge it on the inventory as it stands, write what changed, say what is due next.
+
+Level-based throughout: why a key is dirty does not matter, and handling one twice does nothing the second time.
+The only writer of findings and of the statuses of the kinds people write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from tenure.api.base import ApiModel
+from tenure.api.names import (
+    API_VERSION,
+    LABEL_CLASS,
+    LABEL_OWNER,
+    LABEL_RISK,
+    LABEL_RULE,
+    DueOutcome,
+)
+from tenure.decide.wish import Wish
+from tenure.inventory.impact import affected
+from tenure.inventory.projection import PROJECTIONS
+from tenure.inventory.snapshot import subjects
+from tenure.inventory.store import Store
+from tenure.kube.client import Kube
+from tenure.kube.errors import ApiError, Forbidden, NotFound
+from tenure.kube.resources import BY_KIND, IDENTITY_FINDINGS
+from tenure.model.keys import Key
+from tenure.model.records import Authored
+from tenure.reconcile.judge import Judge, Judgement, Moved
+from tenure.reconcile.ledger import DUE, Ledger
+from tenure.reconcile.queue import WorkQueue
+from tenure.reconcile.statuses import authored_status
+from tenure.reconcile.tallies import Tallies
+from tenure.telemetry import events
+from tenure.telemetry.events import Recorder
+from tenure.telemetry.logs import about
+from tenure.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8
+"""Keys handled at once: their writes wait for the API server side by side, their judging takes turns on the loop."""
+
+CEILING = 10_000
+CEILING_PER_NAMESPACE = 1_000
+"""Findings that may be stored, in all and per namespace (contract §3): a flood must not fill etcd. Those that are
+written are never displaced."""
+
+_SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
+
+SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "IdentityException"})
+AUTHORED_KINDS = frozenset({"IdentityOwner", "OwnedIdentity", "IdentityException", "GovernancePolicy"})
+
+
+class Enforcement(Protocol):
+    """What the loop tells enforcement: look at this subject again."""
+
+    def consider(self, key: Key) -> None: ...
+
+    def blocked(self, key: Key) -> str:
+        """Why the act that is due on this subject has not begun, "" when nothing holds it."""
+
+
+class Engine:
+    """Construct, `start` once every informer is synced, `stop`. One event loop."""
+
+    def __init__(
+        self, kube: Kube, store: Store, ledger: Ledger, judge: Judge, metrics: Metrics, recorder: Recorder
+    ) -> None:
+        self._kube = kube
+        self.store = store
+        self._ledger = ledger
+        self.judge = judge
+        self._metrics = metrics
+        self._recorder = recorder
+        self._tallies = Tallies(store, metrics)
+        self.now: Callable[[], datetime] = kube.clock.now
+        self.queue: WorkQueue[Key] = WorkQueue(self.now)
+        self.enforcement: Enforcement | None = None
+        self.wishes: dict[Key, tuple[Wish, ...]] = {}
+        """What the findings of each subject want done, as last judged. A subject not in here was not judged yet."""
+        self._suppressed: dict[str, set[Key]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._slice_began = 0.0
+        self.beat = 0.0
+        """Loop time of the last key taken or idle turn, for the liveness probe."""
+
+    async def start(self) -> None:
+        """Records the installation's first complete inventory and every namespace's turn, then judges everything.
+        Raises ApiError when that record cannot be written."""
+        now = self.now()
+        self._ledger.begin(now)
+        for name in self.store.namespaces:
+            self._turn(name, now)
+        await self._ledger.flush()
+        self.store.listeners.append(self._changed)
+        self._tallies.all()
+        for key in subjects(self.store):
+            self.queue.add(key)
+        for name in self.store.owners:
+            self.queue.add(Key("IdentityOwner", "", name))
+        for name in self.store.policies:
+            self.queue.add(Key("GovernancePolicy", "", name))
+        for finding in list(self.store.findings.values()):
+            self.queue.add(_subject_key(finding.spec.subject))
+        for quarantine in list(self.store.quarantines.values()):
+            self.queue.add(_subject_key(quarantine.spec.subject))
+        self._tasks = [asyncio.create_task(self._work(), name=f"reconcile-{n}") for n in range(WORKERS)]
+
+    async def stop(self) -> None:
+        """Ends the workers; writes under way are given up (they are repeated at the next start)."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def mark(self, key: Key) -> None:
+        """Marks a key dirty."""
+        self.queue.add(key)
+
+    # --- what a change touches ---------------------------------------------------------------------------------
+
+    def _changed(self, kind: str, old: Any, new: Any) -> None:
+        """A store listener; runs inside every change, so it only marks."""
+        self._tallies.changed(kind, old, new)
+        for key in affected(self.store, kind, old, new):
+            self.queue.add(key)
+        record = new or old
+        if kind == "Namespace":
+            self.queue.add(Key("Namespace", "", record.name))
+            for name in self.store.policies:
+                # Their statuses count namespaces: once per second is soon enough for a namespace factory.
+                self.queue.at(Key("GovernancePolicy", "", name), self.now() + timedelta(seconds=1))
+        elif kind == "GovernancePolicy":
+            self.queue.add(Key("GovernancePolicy", "", record.name))
+            for name in self.store.namespaces:
+                self.queue.add(Key("Namespace", "", name))
+        elif kind in AUTHORED_KINDS:
+            self._authored(kind, old, new)
+        elif kind == "IdentityFinding" and new is None and self._suppressed:
+            for key in self._suppressed.pop(record.namespace, ()):
+                self.queue.add(key)
+        elif kind == "QuarantineGuard" and self.enforcement:
+            self.enforcement.consider(Key(kind, record.namespace, record.name))
+
+    def _authored(self, kind: str, old: Any, new: Any) -> None:
+        record = new or old
+        self.queue.add(Key(kind, record.namespace, record.name))
+        if kind == "IdentityOwner":
+            for name in self.store.owners:  # a cycle or a lost backup shows on owners that were not touched
+                self.queue.add(Key(kind, "", name))
+        elif kind == "OwnedIdentity":
+            for side in (old, new):
+                if isinstance(side, Authored):
+                    self.queue.add(Key("IdentityOwner", "", side.spec.owner))
+
+    # --- handling a key ----------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            key = await self.queue.take()
+            self.beat = loop.time()
+            try:
+                await self._handle(key)
+            except ApiError as error:
+                delay = self.queue.failed(key, error.retry_after)
+                log.warning("%s: %s; again in %.1f s", key, error, delay, extra=about(key))
+            except Exception:
+                # A defect in one subject must not end governance of all others.
+                delay = self.queue.failed(key)
+                log.exception("%s could not be judged; again in %.1f s", key, delay, extra=about(key))
+            else:
+                self.queue.done(key)
+            if loop.time() - self._slice_began > _SLICE:
+                await asyncio.sleep(0)
+                self._slice_began = loop.time()
+
+    async def _handle(self, key: Key) -> None:
+        if key.kind == "Namespace":
+            if self._turn(key.name, self.now()):
+                await self._ledger.flush()
+                self._mark_namespace(key.name)
+            return
+        if key.kind in AUTHORED_KINDS:
+            await self._answer(key)
+        if key.kind in SUBJECT_KINDS:
+            await self._govern(key)
+
+    def _mark_namespace(self, namespace: str) -> None:
+        for account in self.store.service_accounts_in(namespace):
+            self.queue.add(Key("ServiceAccount", namespace, account.name))
+        for secret in self.store.secrets_in(namespace):
+            self.queue.add(Key("Secret", namespace, secret.name))
+
+    def _turn(self, namespace: str, now: datetime) -> bool:
+        """Notes when a namespace turns to enforcing or leaves it; adoptionGrace runs from there."""
+        record = self.store.namespaces.get(namespace)
+        enforcing = record is not None and self.judge.enforcing(namespace)
+        return self._ledger.turn(namespace, enforcing, now)
+
+    async def _govern(self, key: Key) -> None:
+        now = self.now()
+        blocked = self.enforcement.blocked(key) if self.enforcement else ""
+        judgement = self.judge.judge(key, now, blocked)
+        self._tallies.subject(judgement.evaluation)
+        namespace = self.store.namespaces.get(key.namespace)
+        leaving = namespace is None or namespace.deleting
+        for moved in judgement.findings:
+            if not leaving or moved.previous is not None:
+                await self._write(judgement, moved)
+        self.queue.at(key, judgement.next)
+        before = self.wishes.get(key)
+        if judgement.evaluation.exists or judgement.wishes:
+            self.wishes[key] = judgement.wishes
+        else:
+            self.wishes.pop(key, None)
+        if self.enforcement and (judgement.wishes or before or self._quarantined(key)):
+            self.enforcement.consider(key)
+
+    def _quarantined(self, key: Key) -> bool:
+        return any(
+            q.spec.subject.kind == key.kind and q.spec.subject.name == key.name
+            for q in self.store.quarantines_in(key.namespace)
+        )
+
+    # --- findings ----------------------------------------------------------------------------------------------
+
+    async def _write(self, judgement: Judgement, moved: Moved) -> None:
+        """Brings one finding to its next state: one server-side apply, or nothing when nothing changed."""
+        step, previous = moved.step, moved.previous
+        namespace = judgement.key.namespace
+        if step.delete:
+            if previous is not None:
+                await self._forget(previous.namespace, previous.name, previous.uid)
+            return
+        if step.spec is None or step.status is None:
+            return
+        if previous is None and self._over_ceiling(judgement.key):
+            return
+        labels = {
+            LABEL_RULE: moved.rule.value,
+            LABEL_RISK: step.status.risk.level.value,
+            LABEL_OWNER: step.status.accountable.owner,
+            LABEL_CLASS: step.status.class_.value,
+        }
+        if (
+            previous is not None
+            and previous.spec == step.spec
+            and previous.status == step.status
+            and all(dict(previous.labels).get(name) == value for name, value in labels.items())
+        ):
+            return
+        await self._count(namespace, moved)
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": "IdentityFinding",
+            "metadata": {"name": moved.name, "namespace": namespace, "labels": labels},
+            "spec": step.spec.wire(),
+            "status": step.status.wire(),
+        }
+        try:
+            stored = await self._kube.apply(IDENTITY_FINDINGS, manifest)
+        except Forbidden as error:
+            if error.has_cause("NamespaceTerminating"):
+                return  # it went between the judgement and the write
+            raise
+        self.store.upsert("IdentityFinding", PROJECTIONS["IdentityFinding"](stored))
+        self._tell(judgement, moved)
+
+    async def _count(self, namespace: str, moved: Moved) -> None:
+        """Counts an opening's outcome before the finding that is stamped with it is written (see Ledger)."""
+        status, before = moved.step.status, moved.previous.status if moved.previous else None
+        if status is None or status.due_outcome is DueOutcome.PENDING:
+            return
+        if before and before.due_outcome is status.due_outcome and before.opening == status.opening:
+            return
+        opening = f"{namespace}/{moved.name}@{status.opened.isoformat() if status.opened else status.opening}"
+        self._ledger.count(DUE, (status.risk.level.value, status.due_outcome.value), opening)
+        await self._ledger.flush()
+
+    def _tell(self, judgement: Judgement, moved: Moved) -> None:
+        status, before = moved.step.status, moved.previous.status if moved.previous else None
+        assert status is not None
+        assert moved.step.spec is not None
+        class_ = status.decision.class_ if status.decision else ""
+        self._metrics.finding_written(before, moved.step.spec, status, exception_class=class_)
+        overdue = status.due_outcome is DueOutcome.MISSED and status.decided is None
+        if overdue and (before is None or before.due_outcome is DueOutcome.PENDING):
+            finding = self.store.findings.get((judgement.key.namespace, moved.name))
+            if finding is not None:
+                self._recorder.event(
+                    events.reference(Key("IdentityFinding", finding.namespace, finding.name), finding.uid),
+                    events.DECISION_OVERDUE,
+                    f"{moved.rule} of {status.subject} was due {status.due:%Y-%m-%dT%H:%M:%SZ} and nobody has decided.",
+                    warning=True,
+                    action="Escalate",
+                )
+        if before is not None and before.released != status.released and status.released is not None:
+            self._metrics.released_early()
+
+    async def _forget(self, namespace: str, name: str, uid: str) -> None:
+        try:
+            await self._kube.delete(IDENTITY_FINDINGS, name, namespace, uid=uid)
+        except NotFound:
+            pass
+        self.store.remove("IdentityFinding", namespace, name)
+
+    def _over_ceiling(self, key: Key) -> bool:
+        in_namespace = len(self.store.findings_in(key.namespace))
+        if len(self.store.findings) < CEILING and in_namespace < CEILING_PER_NAMESPACE:
+            return False
+        suppressed = self._suppressed.setdefault(key.namespace, set())
+        if not suppressed:
+            self._metrics.blocked("Ceiling")
+            log.warning(
+                "namespace %s: the ceiling of findings is reached (%d here, %d in all); further ones are counted, neither "
+                "written nor acted on. Decide or fix what is open there.",
+                key.namespace,
+                in_namespace,
+                len(self.store.findings),
+            )
+        suppressed.add(key)
+        return True
+
+    # --- the kinds people write ----------------------------------------------------------------------------------
+
+    async def _answer(self, key: Key) -> None:
+        """Writes the status of an authored object, where it changed."""
+        record = self.store.get(key)
+        if not isinstance(record, Authored):
+            return
+        status, due = authored_status(self.store, key, self.now(), self.judge.installation)
+        if key.kind not in SUBJECT_KINDS:
+            self.queue.at(key, due)  # a subject's own judgement knows this instant too and sets it
+        if status is None or status == record.status:
+            return
+        resource = BY_KIND[key.kind]
+        try:
+            stored = await self._kube.apply(resource, _status_of(key, status), subresource="status")
+        except NotFound:
+            return  # deleted meanwhile
+        self.store.upsert(key.kind, PROJECTIONS[key.kind](stored))
+
+    # --- reading for others --------------------------------------------------------------------------------------
+
+    @property
+    def suppressed(self) -> dict[str, int]:
+        """Subjects whose findings the ceiling keeps unwritten, by namespace."""
+        return {namespace: len(keys) for namespace, keys in self._suppressed.items() if keys}
+
+    def stuck(self, seconds: float) -> str | None:
+        """What is wrong when a worker has died, or keys wait and none was taken for so long; None when all is well."""
+        dead = [task.get_name() for task in self._tasks if task.done()]
+        if dead:
+            return f"ended: {', '.join(dead)}"
+        idle = asyncio.get_running_loop().time() - self.beat
+        if self.queue.ready and idle > seconds:
+            return f"{self.queue.ready} keys wait and none was taken for {idle:.0f} s"
+        return None
+
+
+def _subject_key(subject: Any) -> Key:
+    return Key(subject.kind, subject.namespace or "", subject.name)
+
+
+def _status_of(key: Key, status: ApiModel) -> dict[str, Any]:
+    metadata = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
+    return {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "status": status.wire()}

@@ -1,0 +1,76 @@
+"""Where each object counts in the inventory's gauges, kept with the changes: no scrape ever walks the inventory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenure.api.names import IdentityClass
+from tenure.inventory.store import Store
+from tenure.model.evaluation import Evaluation
+from tenure.model.keys import Key
+from tenure.model.records import Binding, Role, Secret, ServiceAccount
+from tenure.rules.secrets import is_credential
+from tenure.telemetry.metrics import Metrics
+from tenure.telemetry.observed import Credential, CredentialState, Entitlement, Identity, credential_type
+
+
+class Tallies:
+    """Told of every judgement (identities, credentials) and of every change (entitlements)."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+
+    def all(self) -> None:
+        """Counts every binding once, at start."""
+        for binding in self._store.bindings.values():
+            self._binding(binding)
+
+    def subject(self, evaluation: Evaluation) -> None:
+        """Counts one judged identity or credential."""
+        key = evaluation.key
+        ownership = evaluation.ownership
+        record = self._store.get(key)
+        if not evaluation.exists or record is None:
+            self._metrics.tally(key, None)
+        elif isinstance(record, ServiceAccount):
+            class_ = IdentityClass.PLATFORM if evaluation.governance.platform else ownership.class_
+            self._metrics.tally(key, Identity("ServiceAccount", class_, ownership.state, ownership.escalation))
+        elif isinstance(record, Secret):
+            state: CredentialState = "Invalidated" if record.invalid_since else "Usable"
+            counted = (
+                Credential(credential_type(record.type), state, ownership.state) if is_credential(record) else None
+            )
+            self._metrics.tally(key, counted)
+
+    def changed(self, kind: str, old: Any, new: Any) -> None:
+        """A store listener's part: bindings themselves, and those that a role or an identity brings to life."""
+        if kind in ("RoleBinding", "ClusterRoleBinding"):
+            if new is None:
+                self._metrics.tally(Key(kind, old.namespace, old.name), None)
+            else:
+                self._binding(new)
+        elif kind in ("Role", "ClusterRole") and (old is None) != (new is None):
+            role: Role = new or old
+            for binding in self._store.bindings_of_role(kind, role.namespace, role.name):
+                self._binding(binding)
+        elif kind == "ServiceAccount" and (old is None) != (new is None):
+            account: ServiceAccount = new or old
+            for binding in self._store.bindings_of(account.namespace, account.name):
+                self._binding(binding)
+
+    def _binding(self, binding: Binding) -> None:
+        kind = "RoleBinding" if binding.namespace else "ClusterRoleBinding"
+        home = binding.namespace if binding.role_kind == "Role" else ""
+        armed = (home, binding.role_name) in self._store.roles
+        buckets = [
+            Entitlement(
+                "Namespace" if binding.namespace else "Cluster",
+                "Effective"
+                if armed and (subject.namespace, subject.name) in self._store.service_accounts
+                else "Dangling",
+            )
+            for subject in binding.subjects
+            if subject.kind == "ServiceAccount"
+        ]
+        self._metrics.tally(Key(kind, binding.namespace, binding.name), buckets or None)

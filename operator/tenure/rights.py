@@ -1,0 +1,92 @@
+"""What the operator must be allowed to do, and which of it is missing: named at start, one line each."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from tenure.api.names import STATE_CONFIG_MAP
+from tenure.kube.client import Kube
+from tenure.kube.resources import (
+    CONFIG_MAPS,
+    EVENTS,
+    GOVERNANCE_POLICIES,
+    IDENTITY_EXCEPTIONS,
+    IDENTITY_FINDINGS,
+    IDENTITY_OWNERS,
+    OBSERVED_RESOURCES,
+    OWN_RESOURCES,
+    OWNED_IDENTITIES,
+    QUARANTINE_GUARDS,
+    QUARANTINES,
+    SECRETS,
+    Resource,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One verb on one resource, and what does not work without it."""
+
+    verb: str
+    resource: Resource
+    needed_for: str
+    subresource: str = ""
+    name: str = ""
+    home: bool = False
+    """Needed in the operator's own namespace only."""
+
+    def __str__(self) -> str:
+        what = self.resource.qualified + (f"/{self.subresource}" if self.subresource else "")
+        return f"{self.verb} {what}" + (f" {self.name}" if self.name else "")
+
+
+def needed() -> tuple[Right, ...]:
+    """Every right of deploy/10-rbac.yaml that the operator uses."""
+    rights = [
+        Right(verb, resource, "the inventory")
+        for resource in (*OBSERVED_RESOURCES, *OWN_RESOURCES)
+        for verb in ("list", "watch", "get")
+    ]
+    rights += [
+        Right("patch", resource, "answering in the status", subresource="status")
+        for resource in (IDENTITY_OWNERS, OWNED_IDENTITIES, IDENTITY_EXCEPTIONS, GOVERNANCE_POLICIES)
+    ]
+    rights += [
+        Right(verb, resource, "findings and quarantines")
+        for resource in (IDENTITY_FINDINGS, QUARANTINES, QUARANTINE_GUARDS)
+        for verb in ("create", "patch", "delete")
+    ]
+    rights += [
+        Right("patch", QUARANTINES, "quarantines", subresource="status"),
+        Right("patch", SECRETS, "switching a token off and on"),
+        Right("delete", SECRETS, "revocation"),
+        Right("create", EVENTS, "telling people through Events"),
+        Right("create", CONFIG_MAPS, "the installation's memory", home=True),
+        Right("get", CONFIG_MAPS, "the installation's memory", name=STATE_CONFIG_MAP, home=True),
+        Right("patch", CONFIG_MAPS, "the installation's memory", name=STATE_CONFIG_MAP, home=True),
+    ]
+    return tuple(rights)
+
+
+async def missing(kube: Kube, operator_namespace: str, namespaces: tuple[str, ...]) -> tuple[Right, ...]:
+    """Those that the API server says are not there; in a restricted installation those missing in any of its
+    namespaces. Raises ApiError when it cannot be asked."""
+
+    async def has(right: Right) -> bool:
+        if right.home:
+            places: tuple[str, ...] = (operator_namespace,)
+        elif right.resource.namespaced and namespaces:
+            places = namespaces
+        else:
+            places = ("",)
+        return all(
+            [
+                await kube.can(right.verb, right.resource, place, right.name, subresource=right.subresource)
+                for place in places
+            ]
+        )
+
+    rights = needed()
+    answers = await asyncio.gather(*(has(right) for right in rights))
+    return tuple(right for right, granted in zip(rights, answers, strict=True) if not granted)

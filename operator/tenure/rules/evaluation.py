@@ -1,0 +1,177 @@
+"""One subject's facts and an instant -> everything the rules say about it. Pure, total, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from tenure.api.names import IdentityClass
+from tenure.model.evaluation import Evaluation, ExceptionRecord, Ownership, Violation
+from tenure.model.facts import Facts
+from tenure.model.keys import Key
+from tenure.model.records import Authored, Secret, ServiceAccount
+from tenure.rules import coverage, credentials, exceptions, ownership, residual
+from tenure.rules.case import Case
+from tenure.rules.coverage import Cover
+from tenure.rules.secrets import is_credential
+
+Check = Callable[[Case], Violation | None]
+
+CHECKS: Final[Mapping[str, tuple[Check, ...]]] = MappingProxyType(
+    {
+        "ServiceAccount": (ownership.unowned,),
+        "Secret": (credentials.credential_too_old, credentials.legacy_token, ownership.unowned),
+        "OwnedIdentity": (ownership.claim_conflict, ownership.owner_vacant, ownership.ownership_expired),
+    }
+)
+"""The rules of each kind in the order of their ids (ExceptionLapsed, which takes more, stands in `_exception`)."""
+
+KINDS: Final = frozenset({*CHECKS, "IdentityException"})
+"""Kinds that can be evaluated."""
+
+
+def evaluate(facts: Facts, now: datetime) -> Evaluation:
+    """Everything the rules say of one subject at one instant.
+
+    Violations are sorted by rule. `next_change` may lie before the next real change, never after it. Raises KeyError
+    for a kind that is not in KINDS."""
+    if facts.key.kind not in KINDS:
+        raise KeyError(f"{facts.key.kind} is no kind the rules judge")
+    if facts.record is None:
+        return _gone(facts)
+    if facts.key.kind == "IdentityException":
+        return _exception(facts, now)
+    if facts.key.kind == "OwnedIdentity":
+        return _claim(facts, now)
+    return _subject(facts, now)
+
+
+def _subject(facts: Facts, now: datetime) -> Evaluation:
+    record = facts.record
+    assert isinstance(record, ServiceAccount | Secret)
+    cover = coverage.cover(facts, now)
+    case = Case(facts, now, cover, ownership.of_subject(facts, cover))
+    found = exceptions.about(facts)
+    aging = isinstance(record, Secret) and is_credential(record)
+    return Evaluation(
+        key=facts.key,
+        uid=record.uid,
+        exists=True,
+        created=record.created,
+        deleting=_deleting(facts, record.deleting),
+        governance=facts.governance,
+        ownership=case.ownership,
+        risk=facts.risk,
+        violations=_violations(case),
+        waivers=exceptions.waivers(found, facts, now),
+        next_change=_next(
+            now,
+            coverage.ends(facts),
+            _ends(found),
+            (credentials.too_old_at(case),) if aging else (),
+        ),
+        managed_by=record.managed_by,
+        residual=residual.of(facts),
+        bindings=_bindings(facts) if isinstance(record, ServiceAccount) else (),
+        credentials=tuple(Key("Secret", facts.key.namespace, name) for name in facts.tokens),
+        exceptions=_keys(found),
+    )
+
+
+def _claim(facts: Facts, now: datetime) -> Evaluation:
+    claim = facts.claim
+    case = Case(facts, now, Cover(), ownership.of_claim(facts, claim))
+    found = exceptions.about(facts)
+    return Evaluation(
+        key=facts.key,
+        uid=claim.uid,
+        exists=True,
+        created=claim.created,
+        deleting=_deleting(facts, claim.deletion is not None),
+        governance=facts.governance,
+        ownership=case.ownership,
+        risk=facts.risk,
+        violations=_violations(case),
+        waivers=exceptions.waivers(found, facts, now),
+        next_change=_next(now, [c.spec.expires_at for c in facts.claims], _ends(found)),
+        exceptions=_keys(found),
+        covered=coverage.counts(facts),
+    )
+
+
+def _exception(facts: Facts, now: datetime) -> Evaluation:
+    exception = facts.exception
+    case = Case(facts, now, Cover(), ownership.of_exception(facts))
+    standing = exceptions.state(exception, facts.governance, now)
+    violation, later = None, None
+    if now >= exception.spec.expires_at:
+        targets = {target.key: evaluate(target, now) for target in exceptions.frozen(facts)}
+        violation = exceptions.lapsed(case, {key: judged.violations for key, judged in targets.items()})
+        later = _next(now, (judged.next_change for judged in targets.values()))
+    return Evaluation(
+        key=facts.key,
+        uid=exception.uid,
+        exists=True,
+        created=exception.created,
+        deleting=_deleting(facts, exception.deletion is not None),
+        governance=facts.governance,
+        ownership=case.ownership,
+        risk=facts.risk,
+        violations=(violation,) if violation is not None else (),
+        next_change=_next(now, (standing.until, later)),
+        standing=standing,
+        pins=exceptions.pins(facts),
+    )
+
+
+def _gone(facts: Facts) -> Evaluation:
+    return Evaluation(
+        key=facts.key,
+        uid="",
+        exists=False,
+        created=None,
+        deleting=False,
+        governance=facts.governance,
+        ownership=Ownership(
+            "none",
+            why="it is gone",
+            class_=IdentityClass.PLATFORM if facts.governance.platform else IdentityClass.WORKLOAD,
+        ),
+        risk=facts.risk,
+    )
+
+
+def _violations(case: Case) -> tuple[Violation, ...]:
+    found = (check(case) for check in CHECKS[case.facts.key.kind])
+    return tuple(violation for violation in found if violation is not None)
+
+
+def _deleting(facts: Facts, own: bool) -> bool:
+    return own or (facts.namespace is not None and facts.namespace.deleting)
+
+
+def _bindings(facts: Facts) -> tuple[Key, ...]:
+    keys = (
+        Key(
+            "RoleBinding" if grant.binding.namespace else "ClusterRoleBinding",
+            grant.binding.namespace,
+            grant.binding.name,
+        )
+        for grant in facts.grants
+    )
+    return tuple(sorted(keys))
+
+
+def _ends(found: Iterable[ExceptionRecord]) -> list[datetime]:
+    return [exception.spec.expires_at for exception in found]
+
+
+def _keys(found: Iterable[Authored]) -> tuple[Key, ...]:  # type: ignore[type-arg]
+    return tuple(Key(authored.kind, authored.namespace, authored.name) for authored in found)
+
+
+def _next(now: datetime, *instants: Iterable[datetime | None]) -> datetime | None:
+    future = (instant for group in instants for instant in group if instant is not None and instant > now)
+    return min(future, default=None)

@@ -1,0 +1,573 @@
+"""The metrics of the contract (DESIGN §7), as far as this slice can feed them; docs/metrics.md lists them all.
+
+Three sources, by what they are about. *Our own work* (latencies, acts) is counted by ordinary instruments, which start
+with the process. *Totals that must outlive it* are read from the engine's durable state. *Everything about objects* is
+read at scrape time from the in-memory index, so that a series dies with its object: a labelled gauge would go on
+exporting what was deleted.
+
+Ten thousand open findings make 20,000 lines, a third of a second through the client library and with the event loop at
+a stand. So the text of a finding's labels is kept for as long as its record is the same object, and `exposition` yields
+between chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter as Tally
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
+from typing import Final, NamedTuple
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from tenure.api.conditions import Reason
+from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
+from tenure.api.names import (
+    DecisionSource,
+    ExceptionClass,
+    ExceptionPhase,
+    IdentityClass,
+    Phase,
+    Risk,
+    Rule,
+    Stage,
+    Verdict,
+)
+from tenure.model.keys import Key
+from tenure.model.records import Authored
+from tenure.telemetry.observed import (
+    Bucket,
+    Credential,
+    CredentialState,
+    CredentialType,
+    Entitlement,
+    EntitlementScope,
+    EntitlementState,
+    Identity,
+    IdentityKind,
+    Observed,
+    OwnershipState,
+)
+
+PREFIX: Final = "tenure_"
+
+BUCKETS: Final = (60, 300, 900, 3600, 14400, 28800, 86400, 172800, 259200, 604800, 1209600, 2592000, 5184000, 7776000)
+"""Seconds, 1 minute to 90 days; every deadline an SLO may name is an edge."""
+
+STANDARD: Final = "Standard"
+"""`class` of a latency that no exception stretched."""
+
+RULES: Final = (
+    Rule.UNOWNED,
+    Rule.OWNER_VACANT,
+    Rule.CLAIM_CONFLICT,
+    Rule.OWNERSHIP_EXPIRED,
+    Rule.CREDENTIAL_TOO_OLD,
+    Rule.LEGACY_TOKEN,
+    Rule.EXCEPTION_LAPSED,
+)
+"""The rules that exist so far: their series stand at 0 from the start. A rule added later gets its line here."""
+
+LATENCY_CLASSES: Final = (STANDARD, *(c.value for c in ExceptionClass))
+ACTIONS: Final = (Verdict.QUARANTINE.value, Verdict.RELEASE.value, Verdict.REVOKE.value)
+ACTION_KINDS: Final = ("ServiceAccount", "Secret")
+OUTCOMES: Final = ("verified", "failed")
+BLOCKED_CAUSES: Final = (
+    Reason.BLAST_RADIUS.value,
+    Reason.CEILING.value,
+    "EnforcementOff",
+    Reason.INVENTORY_STALE.value,
+    Reason.MANAGED_BY_CONTROLLER.value,
+    Reason.MISSING_RIGHT.value,
+    Reason.PLATFORM_NAMESPACE.value,
+    Reason.POLICY_CONFLICT.value,
+    Reason.RECENTLY_USED.value,
+    Reason.SUBJECT_CHANGED.value,
+    Reason.SUSPENDED.value,
+)
+MANAGERS: Final = (
+    "ArgoCD",
+    "CertManager",
+    "ExternalSecrets",
+    "Flux",
+    "Helm",
+    "Other",
+    "SealedSecrets",
+    "SecretsStoreCSI",
+    "VaultSecretsOperator",
+)
+QUEUE_REASONS: Final = ("Ready", "BlastRadius", "Retry", "StageInterval", "RecentlyUsed")
+"""Why an act waits in the queue. Ready: nothing but its turn."""
+SOURCE_STATES: Final = ("Fresh", "Stale", "Missing")
+DUE_OUTCOMES: Final = ("met", "missed")
+
+_OWNERSHIP: Final[tuple[OwnershipState, ...]] = ("declared", "derived", "none")
+_IDENTITY_KINDS: Final[tuple[IdentityKind, ...]] = ("ServiceAccount",)
+_CREDENTIAL_TYPES: Final[tuple[CredentialType, ...]] = (
+    "ServiceAccountToken",
+    "TLS",
+    "RegistryLogin",
+    "BasicAuth",
+    "SSHKey",
+    "BootstrapToken",
+    "APIKey",
+)
+_CREDENTIAL_STATES: Final[tuple[CredentialState, ...]] = ("Usable", "Invalidated")
+_SCOPES: Final[tuple[EntitlementScope, ...]] = ("Namespace", "Cluster")
+_ENTITLEMENT_STATES: Final[tuple[EntitlementState, ...]] = ("Effective", "Dangling")
+
+_CHUNK: Final = 1000
+"""Findings rendered between two turns of the event loop: about 10 ms when none is known yet, 1 ms when all are."""
+
+Finding = Authored[IdentityFindingSpec, IdentityFindingStatus]
+
+
+class Metrics:
+    """The process's metrics. Every method is to be called on the event loop's thread."""
+
+    def __init__(self, *, observed: Observed, rules: Sequence[Rule] = RULES) -> None:
+        """Builds a registry of its own with every bounded label set at 0; nothing global but one switch of the client
+        library, which would otherwise add a `_created` gauge to every counter and histogram."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._few = CollectorRegistry()
+        """Everything but the findings: so few series that the client library's own rendering is quick enough."""
+        ProcessCollector(registry=self._few)
+        PlatformCollector(registry=self._few)
+        GCCollector(registry=self._few)
+        self._tallies = _Tallies()
+        self._few.register(_State(observed, self._tallies))
+        self._findings = FindingCollector(observed, rules)
+        self.registry = CollectorRegistry()
+        """All of it, for whoever wants to collect the usual way; `exposition` is the way that does not stall the
+        loop."""
+        self.registry.register(self._few)
+        self.registry.register(self._findings)
+
+        self._decision = self._histogram(
+            "decision_latency_seconds",
+            "From detection of a risk to something enforceable being decided about it.",
+            ("risk", "source", "class"),
+        )
+        for risk, source in product(Risk, DecisionSource):
+            # Only an exception's own decision carries its class: the other combinations cannot happen and are not
+            # exported.
+            for class_ in LATENCY_CLASSES if source is DecisionSource.EXCEPTION else (STANDARD,):
+                self._decision.labels(risk.value, source.value, class_)
+        self._detection = self._histogram(
+            "detection_latency_seconds", "From the instant a rule first held to its detection."
+        )
+        self._enforcement = self._histogram(
+            "enforcement_latency_seconds", "From a decision to the verified effect of its first act."
+        )
+        self._revocation = self._histogram(
+            "revocation_latency_seconds",
+            "From the instant a rule first held to the verified removal of the credential or entitlement.",
+            ("cause", "class"),
+        )
+        for rule, class_ in product(rules, LATENCY_CLASSES):
+            self._revocation.labels(rule.value, class_)
+
+        self._actions = self._counter(
+            "enforcement_actions_total", "Acts of enforcement that ended.", ("action", "kind", "outcome")
+        )
+        for labels in product(ACTIONS, ACTION_KINDS, OUTCOMES):
+            self._actions.labels(*labels)
+        self._blocked = self._counter("actions_blocked_total", "Acts that were due and could not happen.", ("cause",))
+        for cause in BLOCKED_CAUSES:
+            self._blocked.labels(cause)
+        self._reverted = self._counter(
+            "enforcement_reverted_total", "Acts that somebody else undid, by the product that did.", ("manager",)
+        )
+        for manager in MANAGERS:
+            self._reverted.labels(manager)
+        self._released_early = self._counter(
+            "quarantines_released_early_total", "Quarantines that a person ended while a finding wanted them."
+        )
+        self._tripwire = self._counter("tripwire_attempts_total", "Attempted uses of quarantined credentials.")
+
+    def _histogram(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
+        return Histogram(PREFIX + name, text, labels, buckets=BUCKETS, registry=self._few)
+
+    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self._few)
+
+    def finding_written(
+        self,
+        before: IdentityFindingStatus | None,
+        spec: IdentityFindingSpec,
+        after: IdentityFindingStatus,
+        *,
+        exception_class: str = "",
+    ) -> None:
+        """Observes the instants that this write stamped; to be called once after each successful write of a finding.
+
+        `exception_class` is the class of the exception that decides the finding, or that had stretched the opening in
+        which it is now revoked; "" = none. It is read for decisions whose source is Exception and for revocations.
+        """
+        if before is not None and before.detected != after.detected:
+            before = None  # a new opening: none of the earlier one's instants count any more
+        class_ = exception_class or STANDARD
+        if before is None:
+            _observe(self._detection, after.observable, after.detected)
+        if (
+            after.decided is not None
+            and after.decision is not None
+            and (before is None or before.decided != after.decided)
+        ):
+            source = after.decision.source
+            of = class_ if source is DecisionSource.EXCEPTION else STANDARD
+            _observe(self._decision.labels(after.risk.level.value, source.value, of), after.detected, after.decided)
+        known = before.acts if before else ()
+        for index, act in enumerate(after.acts):
+            if act.verified is None or (index < len(known) and known[index].verified is not None):
+                continue
+            if index == 0:
+                _observe(self._enforcement, act.decided or after.decided, act.verified)
+            if act.verdict is Verdict.REVOKE:
+                _observe(self._revocation.labels(spec.rule.value, class_), after.observable, act.verified)
+
+    def action(self, action: str, kind: str, outcome: str) -> None:
+        """One act ended: action Quarantine | Release | Revoke, kind ServiceAccount | Secret, outcome verified |
+        failed."""
+        self._actions.labels(action, kind, outcome).inc()
+
+    def blocked(self, cause: str) -> None:
+        """One act that was due could not happen; to be called when it becomes blocked, not at every attempt."""
+        self._blocked.labels(cause).inc()
+
+    def reverted(self, manager: str) -> None:
+        """Somebody undid an act; "" and products unknown to MANAGERS count as Other, for field managers have no
+        bound."""
+        self._reverted.labels(manager if manager in MANAGERS else "Other").inc()
+
+    def released_early(self) -> None:
+        """A person deleted a Quarantine that a finding still wanted."""
+        self._released_early.inc()
+
+    def tripwire(self, n: int = 1) -> None:
+        """Attempted uses of quarantined credentials."""
+        self._tripwire.inc(n)
+
+    def tally(self, key: Key, bucket: Bucket | Sequence[Bucket] | None) -> None:
+        """Where the object `key` counts now: an identity or credential in one bucket, a binding in one per subject;
+        None or () when it is gone. O(1): the gauges never walk the inventory."""
+        self._tallies.put(key, bucket)
+
+    async def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """One scrape: body and content type, OpenMetrics 1.0 where `accept` asks for it, else the classic text. Yields
+        to the event loop on the way; what it says of findings is what stood when it was asked."""
+        encode, content_type = choose_encoder(accept)
+        findings = self._findings.snapshot()
+        parts: list[bytes] = []
+        for family in self._few.collect():
+            parts.append(encode(_Only(family)).removesuffix(_EOF))
+        await asyncio.sleep(0)
+        async for part in self._findings.render(findings):
+            parts.append(part)
+        if "openmetrics" in content_type:
+            parts.append(_EOF)
+        return b"".join(parts), content_type
+
+
+_EOF: Final = b"# EOF\n"
+
+
+def _observe(histogram: Histogram, start: datetime | None, end: datetime | None) -> None:
+    """Instants are stamped by different writers to the second: an end before its start counts as at once."""
+    if start is not None and end is not None:
+        histogram.observe(max(0.0, (end - start).total_seconds()))
+
+
+class _Only(Collector):
+    """A collector of one family, for encoders that take a registry."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+class _Tallies:
+    """How many objects are in each bucket, kept up to date change by change."""
+
+    def __init__(self) -> None:
+        self._known: dict[Bucket, Bucket] = {}
+        self._of: dict[Key, tuple[Bucket, ...]] = {}
+        self._count: Tally[Bucket] = Tally()
+
+    def put(self, key: Key, bucket: Bucket | Sequence[Bucket] | None) -> None:
+        """Moves `key` from the buckets it was in to these."""
+        now = () if bucket is None else (bucket,) if isinstance(bucket, Bucket) else tuple(bucket)
+        for old in self._of.get(key, ()):
+            self._count[old] -= 1
+        if not now:
+            self._of.pop(key, None)
+            return
+        # One object per distinct bucket: a hundred thousand keys share a few dozen.
+        self._of[key] = tuple(self._known.setdefault(b, b) for b in now)
+        for new in now:
+            self._count[new] += 1
+
+    def counts(self) -> Mapping[Bucket, int]:
+        return self._count
+
+
+class _State(Collector):
+    """Gauges and durable totals with bounded labels, read from the engine at scrape time."""
+
+    def __init__(self, observed: Observed, tallies: _Tallies) -> None:
+        self._observed = observed
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._inventory()
+        yield from self._enforcement()
+        yield from self._totals()
+
+    def _inventory(self) -> Iterator[Metric]:
+        identities: dict[tuple[str, ...], float] = {
+            (kind, class_.value, ownership, escalation): 0
+            for kind, class_, ownership, escalation in product(
+                _IDENTITY_KINDS, IdentityClass, _OWNERSHIP, ("false", "true")
+            )
+        }
+        credentials: dict[tuple[str, ...], float] = dict.fromkeys(
+            product(_CREDENTIAL_TYPES, _CREDENTIAL_STATES, _OWNERSHIP), 0
+        )
+        entitlements: dict[tuple[str, ...], float] = dict.fromkeys(product(_SCOPES, _ENTITLEMENT_STATES), 0)
+        for bucket, count in self._tallies.counts().items():
+            match bucket:
+                case Identity(kind, class_, ownership, escalation):
+                    identities[kind, class_.value, ownership, "true" if escalation else "false"] = count
+                case Credential(type_, state, ownership):
+                    credentials[type_, state, ownership] = count
+                case Entitlement(scope, state):
+                    entitlements[scope, state] = count
+        labels = ("kind", "class", "ownership", "escalation")
+        yield _gauge("identities", "Identities; escalation: their owner has an escalation path.", labels, identities)
+        yield _gauge(
+            "credentials",
+            "Credentials of identities, and those that belong to none.",
+            ("type", "state", "ownership"),
+            credentials,
+        )
+        yield _gauge("entitlements", "Subjects of bindings that name an identity.", ("scope", "state"), entitlements)
+        sources = dict.fromkeys(SOURCE_STATES, 0) | dict(self._observed.sources())
+        yield _gauge("inventory_sources", "Inventory sources that the policies expect.", ("state",), _single(sources))
+        synced = {kind: instant.timestamp() for kind, instant in self._observed.last_sync().items()}
+        yield _gauge(
+            "inventory_last_sync_timestamp_seconds",
+            "When the inventory of a kind last agreed with the API server.",
+            ("kind",),
+            _single(synced),
+        )
+
+    def _enforcement(self) -> Iterator[Metric]:
+        exceptions: dict[tuple[str, ...], float] = {
+            (c.value, p.value): 0 for c, p in product(ExceptionClass, ExceptionPhase)
+        }
+        for exception in self._observed.exceptions():
+            phase = exception.status.phase if exception.status else ExceptionPhase.PENDING
+            exceptions[exception.spec.class_.value, phase.value] += 1
+        yield _gauge("exceptions", "Exceptions by phase.", ("class", "phase"), exceptions)
+        stages = dict.fromkeys((stage.value for stage in Stage), 0)
+        for quarantine in self._observed.quarantines():
+            for stage in quarantine.status.stages if quarantine.status else ():
+                stages[stage.name.value] += stage.done is not None
+        yield _gauge("quarantines", "Quarantines in which a stage is in force.", ("stage",), _single(stages))
+        queue = dict.fromkeys(QUEUE_REASONS, 0) | dict(self._observed.queue())
+        yield _gauge("enforcement_queue_length", "Acts that wait, by reason.", ("reason",), _single(queue))
+
+    def _totals(self) -> Iterator[Metric]:
+        totals = self._observed.totals()
+        due: dict[tuple[str, ...], int] = {(risk.value, outcome): 0 for risk, outcome in product(Risk, DUE_OUTCOMES)}
+        yield _total(
+            "decisions_due_total",
+            "Openings that came due, once each; met: decided in time, and not by the policy.",
+            ("risk", "outcome"),
+            due | dict(totals.get("decisions_due_total", {})),
+        )
+        renewals: dict[tuple[str, ...], int] = {(c.value,): 0 for c in ExceptionClass}
+        yield _total(
+            "exception_renewals_total",
+            "Renewals of exceptions.",
+            ("class",),
+            renewals | dict(totals.get("exception_renewals_total", {})),
+        )
+
+
+def _single(counts: Mapping[str, float]) -> dict[tuple[str, ...], float]:
+    return {(label,): count for label, count in counts.items()}
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+    for label_values, value in values.items():
+        family.add_metric(label_values, value)
+    return family
+
+
+def _total(name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for label_values, value in values.items():
+        family.add_metric(label_values, value)
+    return family
+
+
+_FINDING_LABELS: Final = ("namespace", "name", "rule", "risk", "class", "owner", "on_deadline", "mode")
+_GROUP_LABELS: Final = ("rule", "risk", "class", "phase")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one finding exports, worked out once per version of its record."""
+
+    finding: Finding
+    group: tuple[str, ...]
+    labels: tuple[str, ...]
+    """() for a finding that is not open: it is counted, and has no series of its own."""
+    text: str
+    """The labels as both text formats write them."""
+    opened: float | None
+    deadline: float | None
+    undecided: bool
+
+
+def _row(finding: Finding) -> _Row | None:
+    status = finding.status
+    if status is None:
+        return None
+    rule, risk, class_ = finding.spec.rule.value, status.risk.level.value, status.class_.value
+    group = (rule, risk, class_, status.phase.value)
+    if status.phase is not Phase.OPEN:
+        return _Row(finding, group, (), "", None, None, False)
+    owner, mode = status.accountable.owner, status.mode.value.lower()
+    labels = (finding.namespace, finding.name, rule, risk, class_, owner, status.on_deadline.value, mode)
+    return _Row(
+        finding,
+        group,
+        labels,
+        _text(_FINDING_LABELS, labels),
+        status.detected.timestamp() if status.detected else None,
+        status.due.timestamp() if status.due else None,
+        status.decided is None,
+    )
+
+
+def _text(names: Sequence[str], values: Sequence[str]) -> str:
+    pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True))
+    return f"{{{pairs}}}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+class FindingCollector(Collector):
+    """Everything that is about findings: their number, and the series of each open one, which die with it."""
+
+    def __init__(self, observed: Observed, rules: Sequence[Rule]) -> None:
+        self._observed = observed
+        self._zeros: dict[tuple[str, ...], float] = {
+            (rule.value, risk.value, class_.value, phase.value): 0
+            for rule, risk, class_, phase in product(rules, Risk, IdentityClass, Phase)
+        }
+        self._group_text = {group: _text(_GROUP_LABELS, group) for group in self._zeros}
+        self._known: dict[tuple[str, str], _Row] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """The client library's way, in one go: for tests and tools."""
+        known: dict[tuple[str, str], _Row] = {}
+        rows = self._rows(self._observed.findings(), known)
+        self._known = known
+        yield _gauge(*_FINDINGS, _GROUP_LABELS, self._counts(rows))
+        yield _gauge(*_OLDEST, (), {(): oldest} if (oldest := _oldest(rows)) is not None else {})
+        yield _gauge(*_OPENED, _FINDING_LABELS, {row.labels: row.opened for row in rows if row.opened is not None})
+        yield _gauge(
+            *_DEADLINE, _FINDING_LABELS, {row.labels: row.deadline for row in rows if row.deadline is not None}
+        )
+
+    def snapshot(self) -> tuple[Finding, ...]:
+        """The findings of one scrape: the index may change at every turn of the event loop, its records never do."""
+        return tuple(self._observed.findings())
+
+    async def render(self, findings: tuple[Finding, ...]) -> AsyncIterator[bytes]:
+        """The same families as text (gauges look alike in both formats), a turn of the event loop between chunks."""
+        known: dict[tuple[str, str], _Row] = {}
+        rows: list[_Row] = []
+        for start in range(0, len(findings), _CHUNK):
+            rows += self._rows(findings[start : start + _CHUNK], known)
+            await asyncio.sleep(0)
+        self._known = known
+        counts = ((self._group_text.get(g) or _text(_GROUP_LABELS, g), n) for g, n in self._counts(rows).items())
+        yield _head(*_FINDINGS) + _lines(_FINDINGS.name, counts)
+        oldest = _oldest(rows)
+        yield _head(*_OLDEST) + _lines(_OLDEST.name, () if oldest is None else (("", oldest),))
+        await asyncio.sleep(0)
+        yield _head(*_OPENED)
+        for chunk in _chunks(rows):
+            yield _lines(_OPENED.name, ((row.text, row.opened) for row in chunk if row.opened is not None))
+            await asyncio.sleep(0)
+        yield _head(*_DEADLINE)
+        for chunk in _chunks(rows):
+            yield _lines(_DEADLINE.name, ((row.text, row.deadline) for row in chunk if row.deadline is not None))
+            await asyncio.sleep(0)
+
+    def _rows(self, findings: Iterable[Finding], known: dict[tuple[str, str], _Row]) -> list[_Row]:
+        """Rows of these findings, entered into `known`; what was worked out for the same record before is taken
+        over."""
+        rows = []
+        for finding in findings:
+            key = finding.namespace, finding.name
+            row = self._known.get(key)
+            if row is None or row.finding is not finding:
+                row = _row(finding)
+            if row is not None:
+                known[key] = row
+                rows.append(row)
+        return rows
+
+    def _counts(self, rows: Iterable[_Row]) -> dict[tuple[str, ...], float]:
+        return self._zeros | Tally(row.group for row in rows)
+
+
+def _oldest(rows: Iterable[_Row]) -> float | None:
+    """The earliest detection among open findings that nothing has decided; None (no sample) without any."""
+    return min((row.opened for row in rows if row.undecided and row.opened is not None), default=None)
+
+
+def _chunks(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+
+
+class _Family(NamedTuple):
+    name: str
+    text: str
+
+
+_FINDINGS: Final = _Family("findings", "Findings by phase.")
+_OLDEST: Final = _Family("oldest_undecided_timestamp_seconds", "Detection of the oldest undecided finding.")
+_OPENED: Final = _Family("finding_opened_timestamp_seconds", "When an open finding was detected.")
+_DEADLINE: Final = _Family("finding_decision_deadline_timestamp_seconds", "When an open finding's decision is due.")
+
+
+def _head(name: str, text: str) -> bytes:
+    return f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} gauge\n".encode()
+
+
+def _lines(name: str, samples: Iterable[tuple[str, float]]) -> bytes:
+    return "".join([f"{PREFIX}{name}{labels} {value!r}\n" for labels, value in samples]).encode()

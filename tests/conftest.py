@@ -1,0 +1,103 @@
+"""Fixtures. `cluster` is the one seam to a cluster; see tests/support/cluster.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster, open_cluster
+from tests.support.operator import Operator
+from tests.support.proxy import FaultProxy
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tenure")
+    group.addoption(
+        "--cluster",
+        choices=("local", "kind", "current"),
+        default="local",
+        help="local: our own control plane (default); kind: through pytest-kind, needs Docker; current: see --context",
+    )
+    group.addoption("--context", default=None, help="the kubeconfig context that --cluster=current may write to")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--cluster") == "current" and not config.getoption("--context"):
+        raise pytest.UsageError("--cluster=current also needs --context=NAME: the tests write to that cluster")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kind = config.getoption("--cluster")
+    if kind == "local":
+        return
+    skip = pytest.mark.skip(reason=f"kills processes or reads the audit log: not with --cluster={kind}")
+    for item in items:
+        if "local" in item.keywords or "fresh_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The cluster of this session, as its administrator."""
+    with open_cluster(request.config.getoption("--cluster"), context=request.config.getoption("--context")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Iterator[Cluster]:
+    """The same cluster, with CRDs, RBAC and admission policies installed once."""
+    cluster.install()
+    yield cluster
+    if cluster.control_plane is None:  # somebody else's: leave nothing in it
+        cluster.uninstall()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of this test alone, named after it."""
+    name = cluster.namespace(request.node.name.removeprefix("test_"))
+    yield name
+    cluster.delete_namespace(name)
+
+
+@pytest.fixture
+def fresh_cluster() -> Iterator[Callable[..., Cluster]]:
+    """Makes local clusters of this test alone, for tests that kill processes: `fresh_cluster(version="1.34")`.
+
+    `installed=True` also installs Tenure. The other options are those of `Cluster.local`.
+    """
+    with ExitStack() as stack:
+
+        def make(*, installed: bool = False, **options: Any) -> Cluster:
+            made = stack.enter_context(Cluster.local(**options))
+            if installed:
+                made.install()
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def proxy(cluster: Cluster) -> Iterator[FaultProxy]:
+    """A FaultProxy in front of the session's cluster."""
+    with FaultProxy.to(cluster) as opened:
+        yield opened
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Iterator[Callable[..., Operator]]:
+    """Makes operators that end with the test: `operator(kubeconfig, arguments=[…])`, started and ready."""
+    with ExitStack() as stack:
+        made = 0
+
+        def make(kubeconfig: Path, *, wait: bool = True, **options: Any) -> Operator:
+            nonlocal made
+            made += 1
+            directory = tmp_path / f"operator-{made}"
+            return stack.enter_context(Operator(kubeconfig, directory=directory, wait=wait, **options))
+
+        yield make
