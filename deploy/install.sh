@@ -13,6 +13,12 @@ timeout=${TIMEOUT:-120}
 
 say() { printf 'tenure: %s\n' "$*"; }
 die() { printf 'tenure: %s\n' "$*" >&2; exit 1; }
+# Policies are created and then replaced, never merged: their variables may only use those before them, and server-side apply
+# merges that list by name, so that an upgrade could end in another order than the file's, and be refused.
+replace() {
+  "${kubectl[@]}" create "$@" 2>&1 >/dev/null | grep -v AlreadyExists >&2 || true
+  "${kubectl[@]}" replace "$@" >/dev/null
+}
 apply() { "${kubectl[@]}" apply --server-side --force-conflicts --field-manager=tenure-install -f "$@" >/dev/null; }
 
 "${kubectl[@]}" version >/dev/null 2>&1 || die "no API server answers: $("${kubectl[@]}" version 2>&1 | tail -n 1)"
@@ -53,9 +59,12 @@ await_refusal() {
 }
 
 say "admission policies"
-for file in "$here"/[0-5]*.yaml; do
-  apply "$file"
+apply "$here/00-namespace.yaml"
+files=()
+for file in "$here"/[1-5]*.yaml; do
+  files+=(-f "$file")
 done
+replace "${files[@]}"
 await_refusal tenure-own-kinds '{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding",
 "metadata":{"name":"install-probe","namespace":"tenure-system"},
 "spec":{"rule":"Unowned","subject":{"kind":"ServiceAccount","name":"install-probe"}}}'
@@ -68,7 +77,7 @@ done
 case ${ENTITLEMENTS:-} in
 1)
   say "the right to change bindings (ENTITLEMENTS=1)"
-  apply "$here/entitlements.yaml" -l app.kubernetes.io/component=limit
+  replace -f "$here/entitlements-limits.yaml"
   await_refusal tenure-own-removed-subjects '{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",
 "metadata":{"name":"install-probe","namespace":"tenure-system","annotations":{"tenure.dev/removed-subjects":"User:install-probe"}},
 "roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}}'
@@ -76,8 +85,8 @@ case ${ENTITLEMENTS:-} in
   ;;
 0)
   say "taking away the right to change bindings (ENTITLEMENTS=0)"
-  "${kubectl[@]}" delete clusterrolebinding/tenure-entitlements clusterrole/tenure-entitlements --ignore-not-found >/dev/null
   "${kubectl[@]}" delete -f "$here/entitlements.yaml" --ignore-not-found >/dev/null
+  "${kubectl[@]}" delete -f "$here/entitlements-limits.yaml" --ignore-not-found >/dev/null
   ;;
 esac
 say "installed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, open_cluster
+from tests.support.cluster import Cluster
 from tests.support.operator import Operator
 from tests.support.proxy import FaultProxy
+
+# With --cluster=kind, unless --kind-image, --kind-bin or $KIND_VERSION say otherwise. A kind on PATH is used first.
+KIND_VERSION = "v0.30.0"
+KIND_IMAGE = "kindest/node:v1.34.0"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,8 +32,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--cluster") == "current" and not config.getoption("--context"):
+    kind = config.getoption("--cluster")
+    if kind == "current" and not config.getoption("--context"):
         raise pytest.UsageError("--cluster=current also needs --context=NAME: the tests write to that cluster")
+    if kind == "kind":
+        # pytest-kind's own defaults are a Kubernetes older than any that Tenure supports.
+        config.option.kind_image = config.option.kind_image or KIND_IMAGE
+        config.option.kind_bin = config.option.kind_bin or shutil.which("kind")
+        if config.option.kind_bin is None and "KIND_VERSION" not in os.environ:
+            import pytest_kind.cluster
+
+            pytest_kind.cluster.KIND_VERSION = KIND_VERSION
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -43,7 +58,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster of this session, as its administrator."""
-    with open_cluster(request.config.getoption("--cluster"), context=request.config.getoption("--context")) as opened:
+    kind = request.config.getoption("--cluster")
+    if kind == "local":
+        opened = Cluster.local()
+    elif kind == "current":
+        opened = Cluster.current(request.config.getoption("--context"))
+    else:  # asked for by name, since it needs Docker
+        opened = Cluster(Path(request.getfixturevalue("kind_cluster").kubeconfig_path).resolve())
+    with opened:
         yield opened
 
 

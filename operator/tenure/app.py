@@ -45,7 +45,7 @@ _LONGEST_PAUSE = 30.0
 
 
 def main(settings: Settings) -> None:
-    """Runs the operator until SIGTERM or SIGINT. Ends the process with status 2 when there is no usable configuration."""
+    """Runs the operator until SIGTERM or SIGINT. Ends the process with status 2 without a usable configuration."""
     logs.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(Operator(settings).run())
@@ -220,8 +220,8 @@ class Operator:
             raise ApiError(
                 error.status,
                 error.reason,
-                f"ServiceAccount {settings.operator_namespace}/{settings.service_account} does not exist: install Tenure "
-                "first (make install)",
+                f"ServiceAccount {settings.operator_namespace}/{settings.service_account} does not exist: "
+                "install Tenure first (make install)",
             ) from error
         log.info("connected to %s as %s; working as %s", person.server, user, own)
         return person.as_token(token)
@@ -231,8 +231,8 @@ class Operator:
             log.error("missing right: %s (needed for %s): see deploy/10-rbac.yaml", right, right.needed_for)
 
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Tries until it works: an API server that is away, or a right that is missing, is waited for. Each new reason is
-        logged once and stands in /readyz."""
+        """Tries until it works: an API server that is away, or a right that is missing, is waited for. Each new reason
+        is logged once and stands in /readyz."""
         pause, said = 0.25, ""
         while True:
             try:
@@ -252,7 +252,7 @@ class Operator:
 
     async def _kopf(self, kube: Kube, engine: Engine) -> None:
         """Runs Kopf until the process is told to stop. Kopf ends on errors that a long-lived operator must survive (an
-        in-stream error, a 403 for longer than its patience): it is then started anew, and nothing of ours depends on it."""
+        in-stream error, a 403 for longer than its patience): it is then started anew; nothing of ours depends on it."""
         settings = self._settings
         pause = 1.0
 

@@ -312,6 +312,45 @@ def test_a_half_written_audit_event_is_left_out(own: Cluster, plane: ControlPlan
         plane.restart("kube-apiserver")
 
 
+# The seam ------------------------------------------------------------------------------------------------------------
+
+
+def collect(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What pytest would run on another kind of cluster; nothing is started."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/cluster/test_proxy.py", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_current_context_is_refused_unless_named() -> None:
+    refused = collect("--cluster=current")
+    assert refused.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--cluster=current also needs --context=NAME" in refused.stderr
+    assert collect("--cluster=current", "--context=mine").returncode == 0
+
+
+def test_an_existing_context_is_a_cluster_too(own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(own.kubeconfig))
+    with pytest.raises(ValueError, match="no-such"):
+        Cluster.current("no-such")
+    with Cluster.current("tenure-test") as found:
+        assert found.control_plane is None
+        namespace = found.namespace("current")
+        whoami = found.kubectl("auth", "whoami", "-o", "json", kubeconfig=found.user("jane", ["team"]))
+        assert json.loads(whoami.stdout)["status"]["userInfo"]["username"] == "jane"
+        as_itself = found.token_kubeconfig(namespace, "default")
+        whoami = found.kubectl("auth", "whoami", "-o", "json", kubeconfig=as_itself)
+        user = f"system:serviceaccount:{namespace}:default"
+        assert json.loads(whoami.stdout)["status"]["userInfo"]["username"] == user
+    eventually(lambda: own.get("namespaces", namespace) is None)
+    assert not as_itself.exists()
+
+
 # The command ---------------------------------------------------------------------------------------------------------
 
 

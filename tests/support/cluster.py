@@ -1,4 +1,4 @@
-"""The one seam between a test and a cluster: `--cluster=local` (default), `kind`, or `current` with `--context=NAME`.
+"""The one seam between a test and a cluster, whichever `--cluster` asks for (tests/conftest.py).
 
 Tests ask the `cluster` fixture for everything and never know which it is, but for those marked `local`, which kill
 processes or read the audit log through `cluster.control_plane`.
@@ -6,7 +6,6 @@ processes or read the audit log through `cluster.control_plane`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,7 +15,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,13 +83,19 @@ class Cluster:
         self.kubeconfig = kubeconfig
         self.control_plane = control_plane
         self.context = context
+        self._directory = (
+            control_plane.directory / "users"
+            if control_plane is not None
+            else Path(tempfile.mkdtemp(prefix="tenure-cluster-"))
+        )
+        if control_plane is None:  # also when the process ends without `close`
+            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self.rest = (
             control_plane.rest
             if control_plane is not None
-            else Rest(Credentials.from_kubeconfig(kubeconfig, context=context))
+            else Rest(Credentials.from_kubeconfig(kubeconfig, context=context, directory=self._directory))
         )
         self._resources: dict[str, tuple[str, str, bool]] = {}  # name -> (prefix, plural, namespaced)
-        self._directory: Path | None = None
         self._namespaces: list[str] = []
 
     # Life ----------------------------------------------------------------------------------------------------------
@@ -118,12 +124,11 @@ class Cluster:
         )
         if flattened.returncode != 0:
             raise ValueError(f"context {context}: {flattened.stderr.strip()}")
-        directory = Path(tempfile.mkdtemp(prefix="tenure-cluster-"))
-        path = directory / "kubeconfig"
-        path.touch(mode=0o600)
-        path.write_text(flattened.stdout)
-        cluster = cls(path)
-        cluster._directory = directory
+        with tempfile.NamedTemporaryFile("w", prefix="tenure-", suffix=".kubeconfig") as flat:
+            flat.write(flattened.stdout)
+            flat.flush()
+            cluster = cls(Path(flat.name))
+        cluster.kubeconfig = cluster._write("admin", flattened.stdout)
         return cluster
 
     def close(self) -> None:
@@ -134,7 +139,6 @@ class Cluster:
             for name in self._namespaces:
                 self.rest.request("DELETE", f"/api/v1/namespaces/{name}")
             self.rest.close()
-        if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Cluster:
@@ -385,8 +389,6 @@ class Cluster:
         )
 
     def _write(self, stem: str, content: str) -> Path:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="tenure-cluster-"))
         path = self._directory / f"{stem}-{uuid.uuid4().hex[:8]}.kubeconfig"
         path.touch(mode=0o600)
         path.write_text(content)
@@ -455,29 +457,3 @@ class Cluster:
         )
         if done.returncode != 0:
             raise RuntimeError(f"deploy/{name}: status {done.returncode}\n{done.stdout}{done.stderr}")
-
-
-@contextlib.contextmanager
-def open_cluster(kind: str, *, context: str | None = None) -> Iterator[Cluster]:
-    """The cluster that `--cluster` and `--context` ask for. Raises ValueError when they do not go together."""
-    if kind == "local":
-        with Cluster.local() as cluster:
-            yield cluster
-    elif kind == "current":
-        if not context:
-            raise ValueError("--cluster=current also needs --context=NAME: tests write to that cluster")
-        with Cluster.current(context) as cluster:
-            yield cluster
-    elif kind == "kind":
-        # Imported here: only this choice needs Docker and the kind binary, which the plugin downloads.
-        from pytest_kind.cluster import KindCluster
-
-        kind_cluster = KindCluster("tenure-test")
-        kind_cluster.create()
-        try:
-            with Cluster(Path(kind_cluster.kubeconfig_path)) as cluster:
-                yield cluster
-        finally:
-            kind_cluster.delete()
-    else:
-        raise ValueError(f"--cluster={kind}: choose local, kind or current")

@@ -50,7 +50,11 @@ class Metrics(dict[tuple[str, Labels], float]):
 
 
 class Operator:
-    """`tenure run` with a kubeconfig. A context manager: starts and waits until ready; ends it with SIGTERM."""
+    """`tenure run` with a kubeconfig. A context manager: starts it and waits until it is ready; kills it in the end.
+
+    Killed, since the operator promises to survive that at any instant, and Kopf takes seconds for an orderly end; a
+    test of that calls `stop`.
+    """
 
     def __init__(
         self,
@@ -102,7 +106,9 @@ class Operator:
         """Starts the process on a free port; appends to the log of an earlier run."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
         [self.port] = free_ports(1)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment, "KUBECONFIG": str(self.kubeconfig)}
+        # Settings come from the test alone, never from the shell that runs it.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
+        environment = {**inherited, "PYTHONUNBUFFERED": "1", **self.environment, "KUBECONFIG": str(self.kubeconfig)}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -208,8 +214,8 @@ class Operator:
         return "\n".join(self.logs().splitlines()[-lines:])
 
     def close(self) -> None:
-        """Ends it and removes its directory, if that was a temporary one."""
-        self.stop()
+        """Kills it and removes its directory, if that was a temporary one."""
+        self.kill()
         self._http.clear()
         if self._temporary is not None:
             with contextlib.suppress(OSError):

@@ -535,6 +535,12 @@ class FaultProxy:
     # The path of a request -----------------------------------------------------------------------------------------
 
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
+        try:
+            return await self._receive(incoming)
+        except ConnectionError:
+            return _cut(incoming)  # the client went away, which a killed operator does
+
+    async def _receive(self, incoming: web.Request) -> web.StreamResponse:
         body = await incoming.read()
         parsed: Any = None
         if body:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import ssl
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +46,11 @@ class Credentials:
     token: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_kubeconfig(cls, path: Path, *, context: str | None = None) -> Credentials:
-        """Reads client certificates and tokens, inline or as files. Exec plugins raise ValueError: use `kubectl`."""
+    def from_kubeconfig(cls, path: Path, *, context: str | None = None, directory: Path | None = None) -> Credentials:
+        """Reads client certificates and tokens, inline or as files; inline ones become files in `directory`.
+
+        Raises ValueError for exec plugins, which only kubectl runs.
+        """
         config = yaml.safe_load(path.read_text())
         name = context or config["current-context"]
         chosen = next(entry["context"] for entry in config["contexts"] if entry["name"] == name)
@@ -60,10 +61,12 @@ class Credentials:
 
         def as_file(section: Mapping[str, Any], key: str) -> str | None:
             if f"{key}-data" in section:
-                handle, temporary = tempfile.mkstemp(prefix="tenure-")
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(base64.b64decode(section[f"{key}-data"]))
-                return temporary
+                if directory is None:
+                    raise ValueError(f"{path}: {key}-data needs a directory to become a file in")
+                file = directory / key
+                file.touch(mode=0o600)
+                file.write_bytes(base64.b64decode(section[f"{key}-data"]))
+                return str(file)
             return str((path.parent / section[key]).resolve()) if key in section else None
 
         certificate, key = as_file(user, "client-certificate"), as_file(user, "client-key")

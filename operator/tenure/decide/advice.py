@@ -17,13 +17,13 @@ def advice(rule: Rule, key: Key) -> str:
             f"`kubectl label namespace {key.namespace} tenure.dev/owner=OWNER`, {_WAIVER}."
         ),
         Rule.OWNER_VACANT: (
-            f"Nobody has decided. Name a live owner: `kubectl edit ownedidentity {key.name} {where}`, or restore the owner."
+            f"Nobody has decided. Restore the owner or name another: `kubectl edit ownedidentity {key.name} {where}`."
         ),
         Rule.CLAIM_CONFLICT: (
             f"Nobody has decided. An earlier claim covers the same subjects: narrow or delete ownedidentity/{key.name}."
         ),
         Rule.OWNERSHIP_EXPIRED: (
-            f"Nobody has decided. Set a later expiresAt on ownedidentity/{key.name}, or let another owner claim its subjects."
+            f"Nobody has decided. Set a later expiresAt on ownedidentity/{key.name}, or have its subjects claimed anew."
         ),
         Rule.EXCEPTION_LAPSED: (
             f"Nobody has decided. Fix what identityexception/{key.name} waived, then delete it, or renew it."

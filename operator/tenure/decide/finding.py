@@ -36,6 +36,7 @@ from tenure.api.names import (
     Verdict,
 )
 from tenure.decide.advice import advice
+from tenure.decide.held import HELD
 from tenure.decide.hold import Hold
 from tenure.decide.terms import Terms
 from tenure.model.evaluation import Evaluation, Violation, Waiver
@@ -47,10 +48,13 @@ Finding = Authored[IdentityFindingSpec, IdentityFindingStatus]
 LEAST_SHARE = 10
 """A reopened finding keeps at least a tenth of `decideWithin`, however much its lineage has used."""
 
-# `model_copy` does not validate, so what is copied in is cut here to the bounds of tenure.api.finding.
-MESSAGE = 400
-TEXT = 200
+# A finding is stored in less than 4 KiB (contract §3), and most of it is names and instants: what is left for text is
+# shared out here. `model_copy` does not validate, so these bounds must stay within those of tenure.api.finding.
+MESSAGE = 250
+TEXT = 160
 LINES = 8
+ROOM = 1_500
+"""Characters for names, messages, reasons, residual lines and evidence together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,8 @@ def step(
     blocked: str = "",
 ) -> Step:
     """The finding's next state. `previous` is the stored object, `hold` the Quarantine that lists it; all instants
-    are API-server time. `blocked` is why enforcement could not begin an act that is due (a key of HELD); it is shown
-    while the act is due and changes nothing. Returns an empty Step when there is nothing to store."""
+    are API-server time. `blocked` is why enforcement could not begin an act that is due (a key of held.HELD); it is
+    shown while the act is due and changes nothing. Returns an empty Step when there is nothing to store."""
     violation = next((v for v in evaluation.violations if v.rule is rule), None)
     before = previous.status if previous else None
     if violation is None and before is None:
@@ -103,14 +107,18 @@ def step(
         renewed = bool(previous and previous.spec.subject.uid and previous.spec.subject.uid != evaluation.uid)
         after = _moved(before, violation, evaluation, terms, hold, renewed, first_inventory, now)
         after = _described(after, before, violation, evaluation, terms, now)
-    if hold and after.phase in (Phase.OPEN, Phase.QUARANTINED, Phase.RESOLVED):
-        after = _held_by(after, hold, terms, now)
+    standing = hold if hold and hold.released is None and not hold.ending else None
+    if standing and after.phase in (Phase.OPEN, Phase.QUARANTINED):
+        after = _held_by(after, standing, terms, now)
+    elif hold and after.phase is Phase.RESOLVED and after.acts and hold.started >= (after.opened or hold.started):
+        after = _with_acts(after, hold)  # what was begun before it was resolved is still told to its end
     if after.due_outcome is DueOutcome.PENDING and after.decided is None and after.due and now >= after.due:
         after = after.model_copy(update={"due_outcome": DueOutcome.MISSED})
     act, held = _due_act(after, terms, hold, now)
     after = after.model_copy(
         update={"conditions": _conditions(after, before, rule, evaluation, held or (blocked if act else ""), hold, now)}
     )
+    after = _fitted(after, evaluation.key)
     spec = _spec(previous, evaluation, rule, before, after)
     resolved_until = after.resolved + terms.retention if after.phase is Phase.RESOLVED and after.resolved else None
     return Step(
@@ -121,7 +129,7 @@ def step(
         held=held,
         wants=after.phase is Phase.QUARANTINED
         or (act is not None and not held)
-        or bool(after.phase is Phase.OPEN and hold),
+        or bool(after.phase is Phase.OPEN and standing),
         next=_next(after, terms, resolved_until, now),
     )
 
@@ -235,7 +243,7 @@ def _decided(
             "decision": FindingDecision(
                 verdict=verdict,
                 source=source,
-                reference=reference,
+                reference=reference[:TEXT],
                 class_=class_,
                 late=late and source is not DecisionSource.POLICY,
             ),
@@ -259,7 +267,7 @@ def _excepted(status: IdentityFindingStatus, waiver: Waiver, now: datetime) -> I
 def _ended(
     before: IdentityFindingStatus, evaluation: Evaluation, rule: Rule, terms: Terms, hold: Hold | None, now: datetime
 ) -> IdentityFindingStatus:
-    """The rule no longer holds. Who decided is told from what changed: the subject's end, a claim or label, else a fix."""
+    """The rule no longer holds. What decided follows from what changed: the subject's end, a claim or label, a fix."""
     if before.phase is Phase.RESOLVED:
         return before
     ownership = evaluation.ownership
@@ -304,18 +312,20 @@ def _by_policy(
 
 
 def _held_by(status: IdentityFindingStatus, hold: Hold, terms: Terms, now: datetime) -> IdentityFindingStatus:
-    """Takes the act's progress over from the Quarantine. A resolved finding only completes acts it had begun."""
-    if status.phase is Phase.RESOLVED and not status.acts:
-        return status
-    if status.phase is not Phase.RESOLVED:
-        status = _by_policy(status, hold, terms, hold.verdict, now)
+    """Takes the act's progress over from the Quarantine, and with it that the policy decided."""
+    status = _with_acts(_by_policy(status, hold, terms, hold.verdict, now), hold)
+    return status.model_copy(update={"phase": Phase.QUARANTINED}) if hold.enforced else status
+
+
+def _with_acts(status: IdentityFindingStatus, hold: Hold) -> IdentityFindingStatus:
+    """The acts as the Quarantine tells them; "enforced" and "verified" are the first act's."""
     first = Act(
         verdict=Verdict.QUARANTINE,
         decided=status.decided,
         started=hold.started,
         enforced=hold.enforced,
         verified=hold.verified,
-        error=hold.error,
+        error=hold.error[:TEXT],
     )
     acts: tuple[Act, ...] = (first,)
     if hold.revoke_started is not None:
@@ -328,10 +338,8 @@ def _held_by(status: IdentityFindingStatus, hold: Hold, terms: Terms, now: datet
                 verified=hold.revoked,
             ),
         )
-    phase = Phase.QUARANTINED if hold.enforced and status.phase is Phase.OPEN else status.phase
     return status.model_copy(
         update={
-            "phase": phase,
             "acts": acts,
             "enforced": status.enforced or first.enforced,
             "verified": status.verified or first.verified,
@@ -380,7 +388,7 @@ def _described(
             "on_deadline": terms.on_deadline,
             "mode": terms.mode,
             "enforce_not_before": not_before,
-            "residual": tuple(line[:TEXT] for line in evaluation.residual[:LINES]),
+            "residual": evaluation.residual,
             "evidence": tuple(
                 Evidence(source=x.source, since=x.since, detail=x.detail) for x in violation.evidence[:LINES]
             ),
@@ -454,7 +462,7 @@ def _conditions(
     if held:
         wanted.append((ConditionType.BLOCKED, held, HELD[held]))
     if hold is not None and hold.error:
-        wanted.append((ConditionType.ENFORCEMENT_FAILED, Reason.ACT_FAILED, hold.error))
+        wanted.append((ConditionType.ENFORCEMENT_FAILED, Reason.ACT_FAILED, hold.error[:TEXT]))
     old = {c.type: c for c in before.conditions} if before else {}
     result = []
     for kind, reason, message in wanted:
@@ -468,22 +476,39 @@ def _conditions(
     return tuple(result)
 
 
-HELD = {
-    "Audit": "The policy no longer enforces here. What was done stays; no further step is taken.",
-    "Unreadable": "A policy, owner, claim or exception that bears on this namespace cannot be read: see the operator's log.",
-    "UnsupportedSubject": "This version quarantines ServiceAccounts and their token Secrets; other Secrets it reports.",
-    "Retry": "The last attempt failed; it is repeated by itself.",
-    "Suspended": "The policy says suspend: true. No act begins until that is taken back; the clock goes on.",
-    "EnforcementOff": "The operator runs with --enforcement=off. No act begins; the clock goes on.",
-    "PolicyConflict": "Two policies of equal precedence match the namespace. No act begins until one of them yields.",
-    "PlatformNamespace": "A platform identity is never acted on unless a policy names its namespace in platformNamespaces.",
-    "BlastRadius": "The act is due and waits: the policy's blast radius is used up for now. It is taken up by itself.",
-    "InventoryStale": "The act is due and waits: the inventory is not fresh. It is taken up once the API server answers.",
-    "ManagedByController": "Another controller writes this object back. Change its source; nothing is deleted meanwhile.",
-    "MissingRight": "The operator lacks a right this act needs; its log names it.",
-    "RecentlyUsed": "Revocation waits: use was attempted within holdAfterUse.",
-    "TurnNotRecorded": "When this namespace turned to enforcing is not recorded yet. The operator retries by itself.",
-}
+def _fitted(status: IdentityFindingStatus, key: Key) -> IdentityFindingStatus:
+    """Drops whole lines, least telling first (evidence, residual, reasons), until the finding fits; the first reason
+    and the first residual line stay."""
+    managed = status.managed_by
+    room = ROOM - 3 * len(key.name) - len(status.message) - (len(managed.name) if managed else 0)
+    room -= sum(len(c.message) for c in status.conditions)
+    reasons = _lines(status.risk.reasons, room)
+    room -= sum(map(len, reasons))
+    residual = _lines(status.residual, room)
+    room -= sum(map(len, residual))
+    evidence = []
+    for entry in status.evidence:
+        room -= len(entry.source) + len(entry.detail) + 60
+        if room >= 0:
+            evidence.append(entry)
+    return status.model_copy(
+        update={
+            "risk": FindingRisk(level=status.risk.level, reasons=reasons),
+            "residual": residual,
+            "evidence": tuple(evidence),
+        }
+    )
+
+
+def _lines(lines: tuple[str, ...], room: int) -> tuple[str, ...]:
+    kept: list[str] = []
+    for line in lines[:LINES]:
+        cut = line if len(line) <= TEXT else line[: TEXT - 1] + "…"
+        room -= len(cut)
+        if kept and room < 0:
+            break
+        kept.append(cut)
+    return tuple(kept)
 
 
 def _next(

@@ -31,7 +31,7 @@ def order(wish: Wish) -> tuple[int, datetime, str]:
 
 
 def may_not(wishes: tuple[Wish, ...]) -> str:
-    """Why no further step of an act may be taken for any of these now (a key of decide.finding.HELD), "" when one may.
+    """Why no further step of an act may be taken for any of these now (a key of decide.held.HELD), "" when one may.
     An act that had begun waits too while the policy is suspended, gone or back to audit; what it did stays."""
     reasons = [w.terms.held or ("Audit" if w.terms.mode is Mode.AUDIT else "") for w in wishes]
     return "" if "" in reasons or not reasons else reasons[0]

@@ -18,8 +18,10 @@ from datetime import UTC, datetime, timedelta
 from tenure.api.names import (
     API_VERSION,
     FINALIZER,
+    GUARD_NAME,
     OPERATOR_NAMESPACE,
     TYPE_SERVICE_ACCOUNT_TOKEN,
+    OnDeadline,
     Phase,
     Stage,
     Verdict,
@@ -93,6 +95,7 @@ class Enforcer:
         self._pending: dict[Key, Wish] = {}
         self._blocked: dict[Key, str] = {}
         self._waiting: dict[Key, str] = {}
+        self._vanished: dict[Key, list[Quarantine]] = {}
         self._task: asyncio.Task[None] | None = None
 
     # --- the port the loop sees --------------------------------------------------------------------------------
@@ -101,8 +104,18 @@ class Enforcer:
         """Looks at a subject (or at a touched guard) again."""
         self._queue.add(key)
 
+    def vanished(self, quarantine: Quarantine) -> None:
+        """A Quarantine is gone. Where its finalizer was taken off by hand before we gave back, that is done now."""
+        self.consider(Key("QuarantineGuard", quarantine.namespace, GUARD_NAME))
+        namespace = self._store.namespaces.get(quarantine.namespace)
+        if namespace is None or namespace.deleting:
+            return
+        if FINALIZER in quarantine.finalizers and quarantine.status and quarantine.status.disabled_tokens:
+            self._vanished.setdefault(_subject(quarantine), []).append(quarantine)
+            self.consider(_subject(quarantine))
+
     def blocked(self, key: Key) -> str:
-        """Why the act that is due on this subject has not begun; a key of decide.finding.HELD."""
+        """Why the act that is due on this subject has not begun; a key of decide.held.HELD."""
         return self._blocked.get(key, "")
 
     def queue(self) -> dict[str, int]:
@@ -121,7 +134,7 @@ class Enforcer:
         for quarantine in self._store.quarantines.values():
             self.consider(_subject(quarantine))
         for namespace, _ in list(self._store.guards):
-            self.consider(Key("QuarantineGuard", namespace, "guard"))
+            self.consider(Key("QuarantineGuard", namespace, GUARD_NAME))
         self._task = asyncio.create_task(self._work(), name="enforce")
 
     async def stop(self) -> None:
@@ -164,6 +177,9 @@ class Enforcer:
         if key.kind == "QuarantineGuard":
             await self._guards.rebuild(key.namespace)
             return
+        for quarantine in self._vanished.get(key, []):
+            await self._give_back(quarantine)
+        self._vanished.pop(key, None)
         wishes = self._engine.wishes.get(key)
         quarantines = self._about(key)
         for quarantine in quarantines:
@@ -180,7 +196,8 @@ class Enforcer:
     def _plan(self, key: Key, wishes: tuple[Wish, ...]) -> None:
         """Lines the subject up for the blast radius when an act on it is due and none is under way."""
         due = [w for w in wishes if w.act is not None]
-        standing = any(_standing(q) for q in self._about(key))
+        # One that is still giving back has the name that a new one would get: that one waits until it is gone.
+        standing = any(not _is_record(q) for q in self._about(key))
         if not due or standing:
             self._pending.pop(key, None)
             self._unblock(key)
@@ -337,11 +354,11 @@ class Enforcer:
 
     async def _advance(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
         """Stages in order, then revocation when its time has come."""
-        names = tuple(sorted(w.finding for w in wishes))
-        if names != tuple(sorted(quarantine.spec.findings)):
-            spec = quarantine.spec.model_copy(update={"findings": names})
+        spec = self._renewed_intent(quarantine.spec, wishes)
+        if spec != quarantine.spec:
             quarantine = await self._write_intent(quarantine.namespace, quarantine.name, spec)
-        await self._guards.rebuild(quarantine.namespace)
+        if self._guards.lacks(quarantine):
+            await self._guards.rebuild(quarantine.namespace)
         previous: datetime | None = None
         for stage in quarantine.spec.stages:
             done = _stage(quarantine, stage)
@@ -358,6 +375,21 @@ class Enforcer:
             previous = done.done if done else None
         self._waiting.pop(key, None)
         await self._revoke_when_due(key, quarantine)
+
+    def _renewed_intent(self, spec: QuarantineSpec, wishes: tuple[Wish, ...]) -> QuarantineSpec:
+        """The findings that want it now. Its revocation goes when none of them asks for one, and comes forward (never
+        back) when one that joins does."""
+        names = tuple(sorted(w.finding for w in wishes))
+        joined = [w for w in wishes if w.finding not in spec.findings]
+        revokes = any(w.terms.revoke_after is not None or w.terms.on_deadline is OnDeadline.REVOKE for w in wishes)
+        revoke_at = spec.revoke_at if revokes else None
+        for wish in joined:
+            after = timedelta(0) if wish.terms.on_deadline is OnDeadline.REVOKE else wish.terms.revoke_after
+            if after is not None:
+                revoke_at = min(filter(None, (revoke_at, self._now() + after)))
+        if tuple(sorted(spec.findings)) == names and spec.revoke_at == revoke_at:
+            return spec
+        return spec.model_copy(update={"findings": names, "revoke_at": revoke_at})
 
     def _undone(self, quarantine: Quarantine, stage: Stage) -> bool:
         """Whether a finished stage no longer holds everything it should: a new token, or a label taken off."""
@@ -568,7 +600,7 @@ class Enforcer:
 
     async def _revoked_elsewhere(self, key: Key, quarantine: Quarantine) -> None:
         """The quarantined token Secret is gone: by us, before a crash, or by somebody else. Either way it must not come
-        back under its name (with an RSA key it would be the same token), so its name stays refused like a revoked one."""
+        back under its name (with an RSA key it would be the same token): the name stays refused like a revoked one."""
         status = quarantine.status or QuarantineStatus()
         now = self._now()
         if not status.revoked and not status.disabled_tokens:
@@ -598,7 +630,9 @@ class Enforcer:
         ]
         if not alive:
             await self._delete(quarantine)
-        await self._guards.rebuild(quarantine.namespace)
+            await self._guards.rebuild(quarantine.namespace)
+        elif self._guards.lacks(quarantine):
+            await self._guards.rebuild(quarantine.namespace)
 
     # --- release -----------------------------------------------------------------------------------------------
 
@@ -633,16 +667,7 @@ class Enforcer:
         if person and not self._reopened(quarantine):
             self._engine.mark(key)
             return  # the findings say that they are open again before the proof of the release is gone
-        held = {t.uid for q in self._others(quarantine) if q.status for t in q.status.disabled_tokens}
-        kept = []
-        revoked = {r.uid for r in status.revoked}
-        for token in status.disabled_tokens:
-            if token.uid in revoked:
-                continue
-            if token.uid in held:
-                kept.append(f"{token.name} (held by another Quarantine)")
-            elif not await tokens.restore(self._kube, self._store, quarantine.namespace, token):
-                kept.append(f"{token.name} (gone)")
+        kept = await self._give_back(quarantine)
         await self._keep_names(quarantine)
         await self._guards.rebuild(quarantine.namespace)
         kind = quarantine.spec.subject.kind
@@ -653,6 +678,21 @@ class Enforcer:
         self._metrics.action(Verdict.RELEASE.value, kind, "verified")
         await self._drop_finalizer(quarantine)
         await self._guards.rebuild(quarantine.namespace)
+
+    async def _give_back(self, quarantine: Quarantine) -> list[str]:
+        """Puts every label back to its pre-image. Returns what was not given back, with the reason."""
+        status = quarantine.status or QuarantineStatus()
+        held = {t.uid for q in self._others(quarantine) if q.status for t in q.status.disabled_tokens}
+        revoked = {r.uid for r in status.revoked}
+        kept = []
+        for token in status.disabled_tokens:
+            if token.uid in revoked:
+                continue
+            if token.uid in held:
+                kept.append(f"{token.name} (held by another Quarantine)")
+            elif not await tokens.restore(self._kube, self._store, quarantine.namespace, token):
+                kept.append(f"{token.name} (gone)")
+        return kept
 
     def _reopened(self, quarantine: Quarantine) -> bool:
         for name in quarantine.spec.findings:
@@ -712,10 +752,9 @@ class Enforcer:
         except NotFound:
             self._store.remove("Quarantine", quarantine.namespace, quarantine.name)
             return
+        self._store.upsert("Quarantine", PROJECTIONS["Quarantine"](stored))
         if quarantine.deletion is not None and not left:
             self._store.remove("Quarantine", quarantine.namespace, quarantine.name)
-        else:
-            self._store.upsert("Quarantine", PROJECTIONS["Quarantine"](stored))
 
     # --- saying it ---------------------------------------------------------------------------------------------
 

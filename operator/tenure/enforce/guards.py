@@ -6,6 +6,8 @@ it differs. That is also the answer to anybody who edits or deletes one.
 
 from __future__ import annotations
 
+import contextlib
+
 from tenure.api.guard import GuardEntry, QuarantineGuardSpec
 from tenure.api.names import API_VERSION, GUARD_NAME
 from tenure.decide.hold import Quarantine
@@ -32,6 +34,20 @@ class Guards:
         if namespace != self._home:
             await self._write(namespace, namespace_guard(self._store, namespace))
         await self._write(self._home, self._bindings_guard())
+
+    def lacks(self, quarantine: Quarantine) -> bool:
+        """Whether the guards as the inventory has them do not say all that this Quarantine wants."""
+        wanted = entries_of(quarantine, self._store)
+        here, home = (self._store.guards.get((place, GUARD_NAME)) for place in (quarantine.namespace, self._home))
+        none = QuarantineGuardSpec()
+        near, far = here.spec if here else none, home.spec if home else none
+        return not (
+            wanted.service_accounts.items() <= near.service_accounts.items()
+            and wanted.secrets.items() <= near.secrets.items()
+            and wanted.revoked_names.items() <= near.revoked_names.items()
+            and wanted.subjects.items() <= far.subjects.items()
+            and wanted.groups.keys() <= far.groups.keys()
+        )
 
     async def in_force(self, namespace: str, quarantine: Quarantine) -> bool:
         """Live: whether both guards name everything this Quarantine wants refused."""
@@ -82,10 +98,8 @@ class Guards:
         if held is not None and held.spec == wanted:
             return
         if wanted == QuarantineGuardSpec() and held is not None:
-            try:
+            with contextlib.suppress(NotFound):
                 await self._kube.delete(QUARANTINE_GUARDS, GUARD_NAME, namespace, uid=held.uid)
-            except NotFound:
-                pass
             self._store.remove(KIND, namespace, GUARD_NAME)
             return
         stored = await self._kube.apply(

@@ -5,6 +5,7 @@ Only metadata is ever read or returned. Each write carries uid and resourceVersi
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -63,10 +64,8 @@ async def delete(kube: Kube, store: Store, namespace: str, name: str, uid: str) 
     """Deletes it for good and looks again. True once it is gone. Raises ApiError."""
     metadata = await read(kube, namespace, name, uid)
     if metadata is not None and not metadata.get("deletionTimestamp"):
-        try:
+        with contextlib.suppress(NotFound):
             await kube.delete(SECRETS, name, namespace, uid=uid, resource_version=metadata["resourceVersion"])
-        except NotFound:
-            pass
     gone = await read(kube, namespace, name, uid) is None
     held = store.secrets.get((namespace, name))
     if gone and held is not None and held.uid == uid:

@@ -8,7 +8,7 @@ ServiceAccounts, bindings) and left coarse where they are rare (policies, owners
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from tenure.api.names import LABEL_OWNER
 from tenure.api.policy import GovernancePolicySpec
@@ -34,18 +34,34 @@ def affected(store: Store, kind: str, old: Held | None, new: Held | None) -> set
     if old is None and new is None:
         return set()
     if isinstance(old, Unprocessable) or isinstance(new, Unprocessable):
-        return _unreadable(store, kind, new if new is not None else old)
+        return set(_unreadable(store, kind, old, new))
     reach = _REACH.get(kind)
-    return {key for key in reach(store, old, new) if key.kind in KINDS} if reach is not None else set()
+    if reach is None:
+        return set()
+    found = {key for key in reach(store, old, new) if key.kind in KINDS}
+    return found.union(_exceptions_from(store, found))
 
 
-def _unreadable(store: Store, kind: str, held: Held | None) -> set[Key]:
-    """What may no longer act, or may again, because an object can no longer be read, or can again."""
+def _exceptions_from(store: Store, keys: set[Key]) -> Iterator[Key]:
+    """Exceptions from what the keys may have begun or ceased to violate."""
+    if not store.exceptions:
+        return
+    for namespace in {key.namespace for key in keys}:
+        if store.exceptions_in(namespace):
+            records = (store.get(key) for key in keys if key.namespace == namespace and key.kind != "IdentityException")
+            yield from _exceptions_about(store, namespace, [cast(Record, found) for found in records if found])
+
+
+def _unreadable(store: Store, kind: str, old: Held | None, new: Held | None) -> Iterator[Key]:
+    """What may no longer act, or may again, because an object can no longer be read, or can again, or is gone."""
     if kind in ("GovernancePolicy", "IdentityOwner"):
-        return set(subjects(store))
-    if kind in ("OwnedIdentity", "IdentityException") and held is not None and not isinstance(held, Namespace):
-        return set(_everything_in(store, held.namespace))
-    return set()
+        yield from subjects(store)
+    elif kind in KINDS:
+        for held in _both(old, new):
+            if not isinstance(held, Namespace):
+                yield from _everything_in(store, held.namespace)
+                if new is None:
+                    yield Key(kind, held.namespace, held.name)
 
 
 def _both(old: R | None, new: R | None) -> Iterator[R]:
@@ -73,7 +89,7 @@ def _service_account(store: Store, old: ServiceAccount | None, new: ServiceAccou
     yield Key("ServiceAccount", namespace, name)
     yield from (Key("Secret", namespace, token.name) for token in tokens)
     yield from _claims_on(store, namespace, (*sides, *tokens))
-    yield from _exceptions_about(store, namespace, (*sides, *tokens))
+    yield from _exceptions_about(store, namespace, sides)
     if len(sides) == 1:
         yield from _elevated(store, {namespace})
 
@@ -82,12 +98,11 @@ def _secret(store: Store, old: Secret | None, new: Secret | None) -> Iterator[Ke
     sides = list(_both(old, new))
     namespace, name = sides[0].namespace, sides[0].name
     yield Key("Secret", namespace, name)
-    accounts: list[ServiceAccount] = []
+    yield from _exceptions_about(store, namespace, sides)
     if len(sides) == 1 or _shape(sides[0]) != _shape(sides[1]):
         accounts = [found for side in sides if (found := identity_of(store, side)) is not None]
         yield from (Key("ServiceAccount", namespace, account.name) for account in accounts)
         yield from _claims_on(store, namespace, (*sides, *accounts))
-    yield from _exceptions_about(store, namespace, (*sides, *accounts))
 
 
 def _shape(secret: Secret) -> tuple[object, ...]:
@@ -106,7 +121,7 @@ def _claims_on(store: Store, namespace: str, records: Iterable[ServiceAccount | 
 
 
 def _exceptions_about(store: Store, namespace: str, records: Iterable[Record]) -> Iterator[Key]:
-    """Exceptions that any of the records is, or was pinned as, a target of."""
+    """Exceptions that any of the records is a target of, or is pinned in; of the changed object both sides count."""
     found = store.exceptions_in(namespace)
     if not found:
         return
@@ -180,12 +195,10 @@ def _identity(store: Store, namespace: str, name: str, *, graded: bool) -> Itera
         return
     yield Key("ServiceAccount", namespace, name)
     if not graded:
-        yield from _exceptions_about(store, namespace, (account,))
         return
     tokens = [store.secrets[namespace, token] for token in tokens_of(store, account)]
     yield from (Key("Secret", namespace, token.name) for token in tokens)
     yield from _claims_on(store, namespace, (account, *tokens))
-    yield from _exceptions_about(store, namespace, (account, *tokens))
 
 
 def _elevated(store: Store, namespaces: Iterable[str]) -> Iterator[Key]:
@@ -234,8 +247,6 @@ def _pod(store: Store, old: Pod | None, new: Pod | None) -> Iterator[Key]:
         key = Key("ServiceAccount", namespace, name)
         if len(uses) == 1 and _matters(store, key, sides[0], store.pods_of(namespace, name)):
             yield key
-            account = store.service_accounts.get((namespace, name))
-            yield from _exceptions_about(store, namespace, (account,) if account is not None else ())
     for name in {name for side in sides for name in side.secrets}:
         uses = [side for side in running if name in side.secrets]
         key = Key("Secret", namespace, name)
@@ -271,7 +282,6 @@ def _claim(store: Store, old: Claim | None, new: Claim | None) -> Iterator[Key]:
     covered = list(_covered(store, sides))
     yield from (Key(type(record).__name__, namespace, record.name) for record in covered)
     yield from (Key("OwnedIdentity", namespace, claim.name) for claim in store.claims_in(namespace))
-    yield from _exceptions_about(store, namespace, (*covered, *store.claims_in(namespace)))
 
 
 def _substance(authored: Claim | Owner | Policy) -> tuple[object, ...]:
@@ -315,7 +325,6 @@ def _owner(store: Store, old: Owner | None, new: Owner | None) -> Iterator[Key]:
     covered: list[Record] = [*claims, *_covered(store, claims)]
     for record in covered:
         yield Key(_kind(record), record.namespace, record.name)
-        yield from _exceptions_about(store, record.namespace, (record,))
     yield from _labelled(store, names)
     for (namespace, name), exception in store.exceptions.items():
         if exception.spec.owner in names:
@@ -355,7 +364,6 @@ def _followers(store: Store, record: ServiceAccount | Secret) -> Iterator[Key]:
     tokens = store.tokens_of(record.namespace, record.name) if isinstance(record, ServiceAccount) else ()
     for found in (record, *tokens):
         yield Key(type(found).__name__, found.namespace, found.name)
-    yield from _exceptions_about(store, record.namespace, (record, *tokens))
 
 
 def _policy(store: Store, old: Policy | None, new: Policy | None) -> Iterator[Key]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
@@ -134,6 +135,22 @@ class Informers:
             if informer.failing:
                 found.setdefault(informer.resource.kind, informer.failing)
         return found
+
+
+def calm_collector() -> None:
+    """Makes the cyclic garbage collector rare, for a process that holds a large inventory; call it at the start.
+
+    What a list leaves behind has no cycles and goes by reference counts, while each full collection walks every
+    record: with Python's own thresholds it took half the CPU of a first inventory of 130,000 objects, and stopped the
+    loop for 0.6 s at a time."""
+    gc.set_threshold(100_000, 50, 1_000)
+
+
+def set_inventory_aside() -> None:
+    """Collects once and then leaves everything that lives now out of later collections; call it once the inventory
+    is synced. A record is still freed when it is replaced: none is part of a cycle. Takes about 5 µs an object."""
+    gc.collect()
+    gc.freeze()
 
 
 async def read_live(kube: Kube, key: Key) -> Record | Unprocessable | None:

@@ -29,6 +29,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 from yarl import URL
@@ -346,7 +347,10 @@ class Kube:
         except kube_config.ConfigException as error:
             where = path or "the Pod's own files (there is no kubeconfig)"
             raise ConfigurationError(f"no usable configuration in {where}: {error}") from error
-        except (OSError, ValueError, TypeError, ssl.SSLError) as error:
+        except yaml.YAMLError:
+            # Without the parser's words, which quote the file and so perhaps a key.
+            raise ConfigurationError(f"no usable configuration in {path}: it is no YAML") from None
+        except (OSError, ValueError, TypeError, AttributeError, ssl.SSLError) as error:
             raise ConfigurationError(f"no usable configuration in {path or 'the Pod'}: {error}") from error
 
     def as_token(self, provider: TokenProvider) -> Kube:

@@ -7,6 +7,7 @@ The only writer of findings and of the statuses of the kinds people write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from tenure.api.names import (
     LABEL_RULE,
     DueOutcome,
 )
+from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish
 from tenure.inventory.impact import affected
 from tenure.inventory.projection import PROJECTIONS
@@ -61,6 +63,9 @@ class Enforcement(Protocol):
     """What the loop tells enforcement: look at this subject again."""
 
     def consider(self, key: Key) -> None: ...
+
+    def vanished(self, quarantine: Quarantine) -> None:
+        """A Quarantine is gone from the inventory."""
 
     def blocked(self, key: Key) -> str:
         """Why the act that is due on this subject has not begun, "" when nothing holds it."""
@@ -144,6 +149,8 @@ class Engine:
         elif kind == "IdentityFinding" and new is None and self._suppressed:
             for key in self._suppressed.pop(record.namespace, ()):
                 self.queue.add(key)
+        elif kind == "Quarantine" and new is None and isinstance(old, Authored) and self.enforcement:
+            self.enforcement.vanished(old)
         elif kind == "QuarantineGuard" and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
 
@@ -304,10 +311,8 @@ class Engine:
             self._metrics.released_early()
 
     async def _forget(self, namespace: str, name: str, uid: str) -> None:
-        try:
+        with contextlib.suppress(NotFound):
             await self._kube.delete(IDENTITY_FINDINGS, name, namespace, uid=uid)
-        except NotFound:
-            pass
         self.store.remove("IdentityFinding", namespace, name)
 
     def _over_ceiling(self, key: Key) -> bool:
@@ -318,8 +323,8 @@ class Engine:
         if not suppressed:
             self._metrics.blocked("Ceiling")
             log.warning(
-                "namespace %s: the ceiling of findings is reached (%d here, %d in all); further ones are counted, neither "
-                "written nor acted on. Decide or fix what is open there.",
+                "namespace %s: the ceiling of findings is reached (%d here, %d in all); further ones are counted, "
+                "neither written nor acted on. Decide or fix what is open there.",
                 key.namespace,
                 in_namespace,
                 len(self.store.findings),

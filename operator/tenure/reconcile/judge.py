@@ -128,6 +128,6 @@ def quarantines_about(store: Store, key: Key) -> tuple[Quarantine, ...]:
 
 
 def _hold(quarantines: tuple[Quarantine, ...], finding: str, uid: str) -> Hold | None:
-    """The Quarantine that lists the finding: the one of the living subject, or the last one of a subject that is gone."""
+    """The Quarantine that lists the finding: the living subject's, or the last one of a subject that is gone."""
     listing = [q for q in quarantines if finding in q.spec.findings and (not uid or q.spec.subject.uid == uid)]
     return hold_of(listing[-1]) if listing else None

@@ -80,8 +80,8 @@ class Ledger:
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"ConfigMap {self._namespace}/{STATE_CONFIG_MAP} cannot be read ({error}). Restore it from a backup, or "
-                "delete it: then counters begin at 0 and every enforced namespace gets its adoption grace anew."
+                f"ConfigMap {self._namespace}/{STATE_CONFIG_MAP} cannot be read ({error}). Restore it from a backup, "
+                "or delete it: then counters begin at 0 and every enforced namespace gets its adoption grace anew."
             ) from error
 
     # --- entering ----------------------------------------------------------------------------------------------

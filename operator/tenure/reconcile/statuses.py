@@ -73,8 +73,10 @@ def _policy(
             (
                 ConditionType.CONFLICT,
                 Reason.EQUAL_PRECEDENCE,
-                f"Equal precedence {record.spec.precedence} with {', '.join(sorted(rivals))} where both match: nothing acts "
-                "there. Give one of them a higher precedence or narrow a namespaceSelector.",
+                (
+                    f"Equal precedence {record.spec.precedence} with {', '.join(sorted(rivals))} where both match: "
+                    "nothing acts there. Give one of them a higher precedence or narrow a namespaceSelector."
+                ),
             )
         )
     return GovernancePolicyStatus(

@@ -229,7 +229,9 @@ class _Reporter:
             names = ", ".join(self._seen.not_installed)
             yield f"Not installed in this cluster, so there are none: {names}."
         nameless = sum(not s.keys and not is_credential(s) and s.type != HELM_RELEASE for s in secrets)
-        if nameless:
+        if nameless == 1:
+            yield "1 Secret whose key names nobody recorded is not judged: it may be a credential."
+        elif nameless:
             yield f"{nameless} Secrets whose key names nobody recorded are not judged: they may be credentials."
 
     # --- subjects ----------------------------------------------------------------------------------------------

@@ -87,9 +87,8 @@ class _Page:
 
     def parts(self) -> Iterator[RenderableType]:
         yield self._headline()
+        yield self._open_findings()
         yield from self._gaps()
-        if not self._recorded and any(all_findings(self._report)):
-            yield Text("No finding is recorded here: shown is what the rules find now, without deadlines.", style=_DIM)
         yield Text()
         yield from self._identities()
         yield from self._loose()
@@ -110,11 +109,17 @@ class _Page:
         states = [(words, count[state], style) for state, words, style in _STATES if count.get(state)]
         for number, (words, found, style) in enumerate(states):
             line.append(", " if number else " (").append(f"{found} {words}", style)
-        line.append(").  Open findings: " if states else ".  Open findings: ")
+        return line.append(")") if states else line
+
+    def _open_findings(self) -> Text:
+        count = totals(self._report, platform=self._platform)
+        line = Text("Open findings: ")
         levels = [(level, count[level.value]) for level in reversed(Risk) if count.get(level.value)]
         for number, (level, found) in enumerate(levels):
             line.append(", " if number else "").append(f"{found} {level.value}", _COLOUR[level])
-        return line.append("none", _GOOD) if not levels else line
+        if not levels:
+            return line.append("none", _GOOD)
+        return line if self._recorded else line.append("; none is recorded here, so there are no deadlines", _DIM)
 
     def _gaps(self) -> Iterator[RenderableType]:
         if not self._report.gaps:
@@ -222,8 +227,10 @@ class _Page:
         return _limited(entries)
 
     def _finding(self, found: Found, of: str = "") -> _Lines:
-        line = Text.assemble(found.rule, " ", (found.risk.value, _COLOUR[found.risk]), (f" {of}" if of else "", _DIM))
-        return [(0, line), *((1, state) for state in self._state(found))]
+        lines: _Lines = [(0, Text.assemble(found.rule, " ", (found.risk.value, _COLOUR[found.risk])))]
+        about = [Text(of, style=_DIM)] if of else []
+        about += self._state(found)
+        return [*lines, (1, Text(", ").join(about))] if about else lines
 
     def _state(self, found: Found) -> Iterator[Text]:
         if found.phase is not Phase.OPEN:
@@ -234,19 +241,14 @@ class _Page:
         elif found.due is not None:
             left = found.due - self._report.now
             late = left < timedelta(0)
-            line = Text(f"overdue by {_span(-left)}", style=_BAD) if late else Text(f"due in {_span(left)}")
-            audit = " (audit)" if found.mode == "Audit" else ""
-            yield line.append(f", then {found.on_deadline.lower()}{audit}", _DIM)
+            yield Text(f"overdue by {_span(-left)}", style=_BAD) if late else Text(f"due in {_span(left)}")
+            yield Text(f"then {found.on_deadline.lower()}{' (audit)' if found.mode == 'Audit' else ''}", style=_DIM)
 
     def _waiver(self, waived: Waived, of: str = "") -> _Lines:
         active = waived.phase is ExceptionPhase.ACTIVE and waived.covers
-        head = Text.assemble(
-            "exception ",
-            (waived.phase.value.lower(), _GOOD if active else "yellow"),
-            (f" {of}" if of else "", _DIM),
-        )
+        head = Text.assemble("exception ", (waived.phase.value.lower(), _GOOD if active else "yellow"))
         left = f", {_span(waived.expires - self._report.now)} left" if active else ""
-        lines = [f"{waived.class_} {waived.name}{left}", f"for {', '.join(waived.rules)}", waived.failing]
+        lines = [of, f"{waived.class_} {waived.name}{left}", f"for {', '.join(waived.rules)}", waived.failing]
         return [(0, head), *((1, Text(clean(line), style=_DIM)) for line in lines if line)]
 
 
@@ -264,7 +266,7 @@ _TYPES: Final = {
     "BasicAuth": "user and password",
     "SSHKey": "SSH key",
     "BootstrapToken": "bootstrap token",
-    "APIKey": "keys",
+    "APIKey": "key or password",
 }
 _NOTHING: Final = Text("–", style=_DIM)
 _NOT_VISIBLE: Final = Text("not visible", style=_BAD)
@@ -374,7 +376,7 @@ def as_json(report: Report, out: TextIO, *, platform: bool) -> None:
     loose = [credential for credential in report.credentials if platform or not credential.platform]
     body = {
         "schema": SCHEMA,
-        "generatedAt": format_timestamp(report.now),
+        "generatedAt": format_timestamp(report.now.replace(microsecond=0)),
         "namespace": report.namespace,
         "complete": report.complete,
         "unseen": [
@@ -386,7 +388,7 @@ def as_json(report: Report, out: TextIO, *, platform: bool) -> None:
         "credentials": [_credential_object(credential) for credential in loose],
         "documents": [_document_object(document) for document in report.documents],
     }
-    json.dump(body, out, indent=2, ensure_ascii=False)
+    json.dump(body, out, indent=2)  # pure ASCII: a terminal that shows it acts on nothing in it
     out.write("\n")
 
 
@@ -572,6 +574,7 @@ def _csv_cell(value: object) -> str:
 def _identity_row(identity: Identity) -> tuple[object, ...]:
     held = identity.credentials
     tokens = [c for c in held or () if c.type == "ServiceAccountToken" and c.state == "Usable"]
+    waivers = [*identity.waivers, *(waived for credential in held or () for waived in credential.waivers)]
     return (
         "ServiceAccount",
         identity.namespace,
@@ -586,7 +589,7 @@ def _identity_row(identity: Identity) -> tuple[object, ...]:
         format_timestamp(min(c.changed for c in held)) if held else "",
         "?" if identity.entitlements is None else " ".join(_entitlement_word(e) for e in identity.entitlements),
         _finding_words([*identity.findings, *(found for credential in held or () for found in credential.findings)]),
-        " ".join(waived.name for waived in identity.waivers),
+        " ".join(dict.fromkeys(waived.name for waived in waivers)),
         identity.quarantine.name if identity.quarantine else "",
         _managed_word(identity.managed_by),
     )

@@ -53,6 +53,8 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO | None = None) ->
     # Their debug lines are dropped by the filter; at this level they are not even built (Kopf formats whole objects).
     for name in ("kopf", "kubernetes", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(max(_LEVELS[level], logging.INFO))
+    # One line per event of an authored object says nothing that the object does not.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     logging.captureWarnings(True)
 
 

@@ -97,7 +97,10 @@ BLOCKED_CAUSES: Final = (
     Reason.RECENTLY_USED.value,
     Reason.SUBJECT_CHANGED.value,
     Reason.SUSPENDED.value,
+    "Unreadable",
+    "UnsupportedSubject",
 )
+"""What decide.terms and enforce give as a reason for not acting."""
 MANAGERS: Final = (
     "ArgoCD",
     "CertManager",
@@ -109,8 +112,13 @@ MANAGERS: Final = (
     "SecretsStoreCSI",
     "VaultSecretsOperator",
 )
-QUEUE_REASONS: Final = ("Ready", "BlastRadius", "Retry", "StageInterval", "RecentlyUsed")
-"""Why an act waits in the queue. Ready: nothing but its turn."""
+QUEUE_REASONS: Final = (
+    "Ready",
+    "Retry",
+    "StageInterval",
+    *(cause for cause in BLOCKED_CAUSES if cause != Reason.CEILING.value),
+)
+"""Why an act waits in the queue. Ready: for nothing but its turn."""
 SOURCE_STATES: Final = ("Fresh", "Stale", "Missing")
 DUE_OUTCOMES: Final = ("met", "missed")
 

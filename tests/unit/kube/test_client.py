@@ -209,7 +209,7 @@ async def test_no_answer_says_so_without_the_bowels_of_the_library(kube: Kube, s
     await server.server.close()
     with pytest.raises(errors.Unreachable) as caught:
         await kube.get(r.CONFIG_MAPS, "a", "b")
-    assert str(caught.value) == f"get configmaps b/a: no answer from {server.url}: connection refused"
+    assert str(caught.value) == f"get configmaps b/a: no answer from {kube.server}: connection refused"
 
 
 async def test_an_answer_that_takes_too_long(kube: Kube, server: Server) -> None:

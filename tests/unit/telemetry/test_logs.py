@@ -65,7 +65,7 @@ def test_json_has_them_as_fields() -> None:
 def test_kopfs_object_loggers_give_the_same_fields() -> None:
     stream = log(form="json")
     reference = {"apiVersion": "v1", "kind": "Secret", "namespace": "payments", "name": "x", "uid": "u"}
-    logging.getLogger("kopf.objects").info("seen", extra={"k8s_ref": reference})
+    logging.getLogger("kopf.objects").warning("seen", extra={"k8s_ref": reference})
     assert json.loads(stream.getvalue())["name"] == "x"
 
 

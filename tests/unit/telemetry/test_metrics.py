@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -476,35 +475,37 @@ def test_openmetrics_where_asked_for() -> None:
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
     assert body.count(b"# EOF") == 1
-    found = {s.name: s.value for family in openmetrics_families(body.decode()) for s in family.samples}
+    found = {
+        s.name: s.value
+        for family in openmetrics_families(body.decode())  # type: ignore[no-untyped-call]
+        for s in family.samples
+    }
     assert found["tenure_tripwire_attempts_total"] == 2
     assert found["tenure_finding_opened_timestamp_seconds"] == at(0).timestamp()
 
 
-async def test_a_scrape_of_ten_thousand_findings_does_not_stall_the_loop() -> None:
-    """The bound is generous (a shared machine); measured: about 20 ms at most, where rendering in one go takes 300."""
+async def test_a_scrape_of_ten_thousand_findings_lets_the_loop_turn() -> None:
+    """No clock here: what counts is that others get their turn every thousand findings, in each of its three passes."""
     engine = Engine(many(10_000))
     metrics = Metrics(observed=engine)
-    longest = 0.0
+    turns = 0
     done = asyncio.Event()
 
-    async def heartbeat() -> None:
-        nonlocal longest
-        last = time.perf_counter()
+    async def others() -> None:
+        nonlocal turns
         while not done.is_set():
+            turns += 1
             await asyncio.sleep(0)
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
 
-    beating = asyncio.create_task(heartbeat())
+    waiting = asyncio.create_task(others())
     scraping = asyncio.create_task(metrics.exposition())
     await asyncio.sleep(0)
     engine.held.clear()  # the index changes while the scrape is under way
     body, _ = await scraping
     done.set()
-    await beating
+    await waiting
     assert body.count(b"tenure_finding_opened_timestamp_seconds{") == 10_000
-    assert longest < 0.15
+    assert turns >= 30
 
 
 def test_promtool_has_nothing_to_say() -> None:

@@ -1,0 +1,23 @@
+"""Why an act that is due does not begin or go on, in the words of the condition `Blocked`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HELD: Final = {
+    "Audit": "The policy no longer enforces here. What was done stays; no further step is taken.",
+    "BlastRadius": "The act is due and waits: the policy's blast radius is used up for now. It is taken up by itself.",
+    "EnforcementOff": "The operator runs with --enforcement=off. No act begins; the clock goes on.",
+    "InventoryStale": "The act is due and waits for a fresh inventory. It is taken up once the API server answers.",
+    "ManagedByController": "Another controller writes this object back. Change its source; nothing is deleted.",
+    "MissingRight": "The operator lacks a right this act needs; its log names it.",
+    "PlatformNamespace": "Platform identities are acted on only where a policy names their namespace.",
+    "PolicyConflict": "Two policies of equal precedence match the namespace. No act begins until one of them yields.",
+    "RecentlyUsed": "Revocation waits: use was attempted within holdAfterUse.",
+    "Retry": "The last attempt failed; it is repeated by itself.",
+    "Suspended": "The policy says suspend: true. No act begins until that is taken back; the clock goes on.",
+    "TurnNotRecorded": "When this namespace turned to enforcing is not recorded yet. The operator retries by itself.",
+    "Unreadable": "A policy, owner, claim or exception that bears on this is unreadable: see the operator's log.",
+    "UnsupportedSubject": "This version quarantines ServiceAccounts and their token Secrets; other Secrets it reports.",
+}
+"""Reason -> message, for people. Enforcement and the terms give reasons out of this set alone."""

@@ -1,0 +1,227 @@
+"""deploy/install.sh and deploy/uninstall.sh: again and again, from any state, leaving nothing that blocks anything."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.tenure_objects import (
+    OFF,
+    OPERATOR,
+    UID,
+    Json,
+    claim,
+    decision,
+    entry,
+    exception,
+    finding,
+    guard,
+    owner,
+    pod,
+    policy,
+    quarantine,
+    service_account,
+    token_secret,
+)
+from tests.support.cluster import REPOSITORY, ApiError, Cluster, eventually
+
+# Everything cluster-wide that an installation could leave behind.
+CLUSTER_WIDE = (
+    "customresourcedefinitions",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "mutatingwebhookconfigurations",
+    "validatingwebhookconfigurations",
+    "clusterroles",
+    "clusterrolebindings",
+    "namespaces",
+    "apiservices",
+)
+
+
+def script(
+    cluster: Cluster, name: str, *, kubeconfig: Path | None = None, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs it as a person would: the status is for the test to judge."""
+    return subprocess.run(
+        ["bash", str(REPOSITORY / "deploy" / name)],
+        env={**cluster.environment(kubeconfig), **extra},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def inventory(cluster: Cluster) -> dict[str, set[str]]:
+    return {resource: {item["metadata"]["name"] for item in cluster.list(resource)} for resource in CLUSTER_WIDE}
+
+
+def refuses_a_finding(cluster: Cluster, namespace: str = "default") -> bool:
+    try:
+        cluster.create(finding(namespace, "by-hand"))
+    except ApiError as error:
+        return "only the operator of Tenure" in error.message
+    return False
+
+
+def disabled_token(cluster: Cluster, namespace: str, name: str, before: str | None = None) -> Json:
+    """A token Secret that a quarantine switched off; as its status remembers it."""
+    cluster.create(token_secret(namespace, name, "ci", **({"labels": {OFF: before}} if before else {})))
+
+    def filled() -> Json | None:
+        found = cluster.get("secrets", name, namespace)
+        return found if found and "token" in found.get("data", {}) else None
+
+    made = eventually(filled, what="token")
+    assert made is not None
+    cluster.patch("secrets", name, {"metadata": {"labels": {OFF: "2026-12-04"}}}, namespace, user=OPERATOR)
+    return {"name": name, "uid": made["metadata"]["uid"], **({"labelBefore": before} if before else {})}
+
+
+@pytest.mark.local
+def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
+    """Installed twice, used, uninstalled: the cluster is as before. Then again, from what is half there."""
+    cluster: Cluster = fresh_cluster()
+    before = inventory(cluster)
+
+    nothing = script(cluster, "uninstall.sh")
+    assert nothing.returncode == 0, nothing.stdout + nothing.stderr
+
+    for _ in range(2):
+        cluster.install(entitlements=True)
+        assert refuses_a_finding(cluster)  # at once: it has waited
+
+    namespace = cluster.namespace("used")
+    service_account(cluster, namespace, "ci")
+    tokens = [disabled_token(cluster, namespace, "ci-token"), disabled_token(cluster, namespace, "older", "2020-01-01")]
+    value = base64.b64decode((cluster.get("secrets", "ci-token", namespace) or {})["data"]["token"]).decode()
+    eventually(lambda: not cluster.token_works(value))
+    namesake = {**disabled_token(cluster, namespace, "namesake"), "uid": "of-the-one-before"}
+    for made in (owner("payments"), policy("default"), claim(namespace), exception(namespace), decision(namespace)):
+        cluster.create(made)
+    cluster.create(finding(namespace), user=OPERATOR)
+    quarantined = {"ci": entry(f"{namespace}/serviceaccount-ci")}
+    cluster.create(guard(namespace, serviceAccounts=quarantined), user=OPERATOR)
+    eventually(lambda: _refused(cluster, pod(namespace, "early")))
+    for name in ("serviceaccount-ci", "another"):
+        cluster.create(quarantine(namespace, name), user=OPERATOR)
+    status = {
+        "disabledTokens": [*tokens, namesake],
+        "preImages": [
+            {
+                "apiVersion": "v1",
+                "kind": "RoleBinding",
+                "name": "b",
+                "uid": UID,
+                "roleRef": {"kind": "Role", "name": "r"},
+            }
+        ],
+    }
+    cluster.patch(
+        "quarantines", "serviceaccount-ci", {"status": status}, namespace, subresource="status", user=OPERATOR
+    )
+
+    done = script(cluster, "uninstall.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"token Secret {namespace}/ci-token works again" in done.stdout
+    assert "subjects were taken out and are not put back by this script: RoleBinding b" in done.stdout
+    after = inventory(cluster)
+    after["namespaces"] -= {namespace}
+    assert after == before
+
+    # What was quarantined works again, exactly as it did.
+    cluster._resources.clear()
+    assert cluster.token_works(value)
+    labels = {
+        name: (cluster.get("secrets", name, namespace) or {})["metadata"].get("labels", {}).get(OFF)
+        for name in ("ci-token", "older", "namesake")
+    }
+    assert labels == {"ci-token": None, "older": "2020-01-01", "namesake": "2026-12-04"}
+    cluster.create(pod(namespace, "late"))
+    cluster.token(namespace, "ci")
+    cluster.delete_namespace(namespace, wait=True)
+
+    # From what is half there, in any order.
+    cluster.install()
+    cluster.create(quarantine("default"), user=OPERATOR)
+    cluster.delete("customresourcedefinitions", "identityfindings.tenure.dev")
+    cluster.delete("validatingadmissionpolicybindings", "tenure-own-quarantines")
+    cluster.delete_namespace("tenure-system", wait=True)
+    cluster.delete("customresourcedefinitions", "quarantines.tenure.dev")  # held by the finalizer
+    halfway = script(cluster, "uninstall.sh")
+    assert halfway.returncode == 0, halfway.stdout + halfway.stderr
+    assert inventory(cluster) == before
+
+    # And once more: nothing of the first life disturbs the next.
+    cluster.install()
+    assert refuses_a_finding(cluster)
+    service_account(cluster, "default", "ci")
+    cluster.create(guard("default", serviceAccounts=quarantined), user=OPERATOR)
+    eventually(lambda: _refused(cluster, pod("default", "early")))
+
+
+def _refused(cluster: Cluster, manifest: Json) -> bool:
+    path = f"{cluster.path_of(manifest).rpartition('/')[0]}?dryRun=All"
+    status, answer = cluster.request("POST", path, manifest)
+    return status == 403 and "is quarantined" in answer["message"]
+
+
+def test_installing_again_changes_nothing(installed: Cluster) -> None:
+    def versions() -> dict[str, tuple[str, int]]:
+        return {
+            f"{resource}/{item['metadata']['name']}": (item["metadata"]["uid"], item["metadata"].get("generation", 0))
+            for resource in ("customresourcedefinitions", "validatingadmissionpolicies", "clusterroles")
+            for item in installed.list(resource)
+        }
+
+    before = versions()
+    done = script(installed, "install.sh")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "tenure: installed"
+    assert done.stderr == ""
+    assert versions() == before
+
+
+def test_a_changed_policy_is_put_back_whole(installed: Cluster) -> None:
+    """An upgrade replaces: variables keep the file's order, whatever stood there."""
+    found = installed.get("validatingadmissionpolicies", "tenure-guard-bindings")
+    assert found is not None
+    spec = found["spec"]
+    changed = [*reversed([v for v in spec["variables"] if "variables." not in v["expression"]])]
+    installed.patch(
+        "validatingadmissionpolicies",
+        "tenure-guard-bindings",
+        {"spec": {"variables": changed, "validations": [{"expression": "true"}]}},
+    )
+    assert script(installed, "install.sh").returncode == 0
+    again = installed.get("validatingadmissionpolicies", "tenure-guard-bindings")
+    assert again is not None
+    assert again["spec"] == spec
+
+
+def test_without_rights_it_says_which_one_is_missing(installed: Cluster) -> None:
+    nobody = installed.user("nobody")
+    for name in ("install.sh", "uninstall.sh"):
+        done = script(installed, name, kubeconfig=nobody)
+        assert done.returncode != 0
+        assert "nobody" in done.stderr
+        assert "forbidden" in done.stderr.lower()
+    assert refuses_a_finding(installed)  # nothing was taken away
+
+
+def test_without_an_api_server_it_says_so(installed: Cluster, tmp_path: Path) -> None:
+    nowhere = tmp_path / "kubeconfig"
+    nowhere.write_text(
+        "apiVersion: v1\nkind: Config\nclusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+        "contexts: [{name: a, context: {cluster: a, user: a}}]\ncurrent-context: a\nusers: [{name: a, user: {}}]\n"
+    )
+    for name in ("install.sh", "uninstall.sh"):
+        done = script(installed, name, kubeconfig=nowhere)
+        assert done.returncode != 0
+        assert "tenure: no API server answers" in done.stderr

@@ -1,0 +1,81 @@
+"""`examples/` as the demo applies it: the same objects, with days as seconds and, on somebody's cluster, other names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.cluster import REPOSITORY
+
+Json = dict[str, Any]
+
+FOLDER = REPOSITORY / "examples"
+NAMESPACE, PAYMENTS, PLATFORM, POLICY = "shop", "payments", "platform", "default"
+
+DECIDE_WITHIN = 20
+REVOKE_AFTER = 30
+"""Seconds. After the deadline the token gets its 401 within 10 s (the API server's cache) and is then claimed: that has
+to happen before `revokeAfter` is over, on a busy machine too."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the namespace, the owners and the policy are called."""
+
+    namespace: str = NAMESPACE
+    payments: str = PAYMENTS
+    platform: str = PLATFORM
+    policy: str = POLICY
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Put on what is cluster-scoped, so that whatever stays behind can be found."""
+
+    @classmethod
+    def own(cls, suffix: str) -> Names:
+        """Names that nobody else uses, for a cluster that is not ours."""
+        name = f"tenure-demo-{suffix}"
+        return cls(name, f"{PAYMENTS}-{name}", f"{PLATFORM}-{name}", name, {"tenure.dev/demo": suffix})
+
+
+def read(path: Path, names: Names) -> list[Json]:
+    """The objects of one file, under these names."""
+    translated = {NAMESPACE: names.namespace, PAYMENTS: names.payments, PLATFORM: names.platform}
+    manifests: list[Json] = [_translate(document, translated) for document in yaml.safe_load_all(path.read_text())]
+    for manifest in manifests:
+        if manifest["kind"] == "GovernancePolicy":
+            manifest["metadata"]["name"] = names.policy
+        if names.labels and "namespace" not in manifest["metadata"]:
+            manifest["metadata"].setdefault("labels", {}).update(names.labels)
+    return manifests
+
+
+def _translate(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _translate(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_translate(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def in_seconds(policy: Json) -> Json:
+    """The policy with days as seconds, and with room for every act of a namespace as small as this one."""
+    shortened = copy.deepcopy(policy)
+    spec = shortened["spec"]
+    spec["adoptionGrace"] = "0s"
+    for entry in spec["deadlines"]:
+        if entry["onDeadline"] != "Nothing":
+            entry |= {"decideWithin": f"{DECIDE_WITHIN}s", "revokeAfter": f"{REVOKE_AFTER}s", "holdAfterUse": "0s"}
+    spec["blastRadius"] |= {"maxPercentPerNamespace": 100}
+    return shortened
+
+
+def only_in(policy: Json, namespace: str, precedence: int) -> Json:
+    """The policy for one namespace alone, above all others there."""
+    narrowed = copy.deepcopy(policy)
+    narrowed["spec"]["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    narrowed["spec"]["precedence"] = precedence
+    return narrowed

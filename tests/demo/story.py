@@ -1,0 +1,390 @@
+"""The story: two legacy tokens that nobody owns. One is claimed in the end, the other is revoked for good."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+from tests.demo.caller import Caller
+from tests.demo.examples import DECIDE_WITHIN, FOLDER, REVOKE_AFTER, Json, read
+from tests.demo.ground import Ground
+from tests.demo.narrator import Narrator
+from tests.support.cluster import ApiError, Cluster
+from tests.support.operator import Metrics, Operator, OperatorEnded
+
+CACHE = 10
+"""Seconds for which the API server goes on accepting a token that it has just accepted."""
+PATIENCE = 60.0
+"""Seconds a step may take beyond what it has to: for busy machines."""
+
+
+class StepFailed(Exception):
+    """A step did not come out as told; the message says which, and what was seen instead."""
+
+
+class Story:
+    """Construct, `tell`, and in any case `stop` (it ends the callers)."""
+
+    def __init__(self, ground: Ground, narrator: Narrator) -> None:
+        self.ground = ground
+        self.narrator = narrator
+        self.operator: Operator
+        self.callers: dict[str, Caller] = {}
+        self._before: Metrics
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.ground.cluster
+
+    @property
+    def namespace(self) -> str:
+        return self.ground.names.namespace
+
+    def tell(self) -> None:
+        """The whole of it. Raises CannotBegin, StepFailed."""
+        self.narrator.title("Tenure: from an unowned token that works to one that the API server refuses")
+        with self._step("Setting up"):
+            self.ground.prepare()
+            self.operator = self.ground.run_operator()
+            self._before = self.operator.metrics()
+            self.narrator.said("the operator runs: tenure run " + " ".join(self.ground.arguments))
+            self._apply_examples()
+            self._use_tokens()
+        with self._step("1. Findings open, each with a deadline"):
+            self._findings_open()
+        with self._step("2. The deadline passes, and nobody has decided"):
+            self._deadline_passes()
+        with self._step("3. The token that worked gets 401"):
+            self._refused()
+        with self._step("4. An owner claims it, and it works again"):
+            self._claimed()
+        with self._step("5. The other one is revoked for good"):
+            self._revoked()
+        with self._step("6. What was not to be touched was not touched"):
+            self._untouched()
+        with self._step("7. How long it took, as /metrics tells it"):
+            self._metrics()
+
+    def stop(self) -> None:
+        """Ends the callers."""
+        for caller in self.callers.values():
+            caller.stop()
+
+    @contextlib.contextmanager
+    def _step(self, title: str) -> Iterator[None]:
+        self.narrator.step(title)
+        try:
+            yield
+        except (AssertionError, ApiError, OperatorEnded, urllib3.exceptions.HTTPError, KeyError) as error:
+            raise StepFailed(
+                f"{title}: {type(error).__name__ if isinstance(error, KeyError) else ''}{error}"
+            ) from error
+
+    # Setting up ----------------------------------------------------------------------------------------------------
+
+    def _apply_examples(self) -> None:
+        for path in sorted(FOLDER.glob("*.yaml")):
+            if self._is_for_the_platform(path) and not self.ground.whole:
+                self.narrator.said(
+                    f"examples/{path.name} is left out: it writes to kube-system, which is not ours here"
+                )
+                continue
+            manifests = self.ground.apply(path.name)
+            kinds = ", ".join(f"{m['kind']}/{m['metadata']['name']}" for m in manifests if m["kind"] in _WORTH_NAMING)
+            self.narrator.said(f"applied examples/{path.name}: {kinds}")
+            if path.name.endswith("policy.yaml"):
+                self.narrator.said(
+                    f"… with seconds instead of days: decideWithin {DECIDE_WITHIN}s, revokeAfter {REVOKE_AFTER}s, "
+                    "adoptionGrace and holdAfterUse 0s, all of the namespace within the blast radius"
+                )
+
+    @staticmethod
+    def _is_for_the_platform(path: Path) -> bool:
+        return any(
+            document["metadata"].get("namespace") == "kube-system" for document in yaml.safe_load_all(path.read_text())
+        )
+
+    def _use_tokens(self) -> None:
+        """From here on each token is really in use."""
+        for name in ("build-server", "report-mailer"):
+            self._call(name, self.namespace, self._legacy_token(self.namespace, f"{name}-token"))
+        self._call("invoice-api", self.namespace, self.cluster.token(self.namespace, "invoice-api"))
+        if self.ground.whole:
+            self._call("etcd-backup", "kube-system", self._legacy_token("kube-system", "etcd-backup-token"))
+        for caller in self.callers.values():
+            caller.wait(self.narrator, 200, PATIENCE)
+        self.narrator.proven(f"{', '.join(self.callers)}: each asks the API server with its token, and is answered 200")
+
+    def _legacy_token(self, namespace: str, secret: str) -> str:
+        def filled() -> str:
+            found = self.cluster.get("secrets", secret, namespace)
+            assert found, f"no Secret {namespace}/{secret}"
+            return str(found.get("data", {}).get("token", ""))
+
+        what = f"waiting until the token controller has filled Secret {secret}"
+        return base64.b64decode(self.narrator.wait(what, filled, PATIENCE)).decode()
+
+    def _call(self, name: str, namespace: str, token: str) -> None:
+        caller = Caller(self.cluster, name, namespace, token)
+        self.callers[name] = caller
+        caller.start()
+
+    # Findings ------------------------------------------------------------------------------------------------------
+
+    def _finding(self, rule: str, subject: str, namespace: str | None = None) -> Json | None:
+        for finding in self.cluster.list("identityfindings", namespace or self.namespace):
+            if finding["spec"]["rule"] == rule and finding["status"]["subject"] == subject:
+                return finding
+        return None
+
+    def _expect(self, rule: str, subject: str, namespace: str | None = None, **status: Any) -> Json:
+        """The finding, when its status has these values. Raises AssertionError."""
+        finding = self._finding(rule, subject, namespace)
+        assert finding is not None, f"no finding {rule} on {subject}"
+        seen = {name: finding["status"].get(name) for name in status}
+        assert seen == status, f"{rule} on {subject} has {seen}"
+        return finding
+
+    def _findings_open(self) -> None:
+        wanted = [
+            ("Unowned", "ServiceAccount/build-server", "Quarantine"),
+            ("Unowned", "ServiceAccount/report-mailer", "Quarantine"),
+            ("LegacyToken", "Secret/build-server-token", "Nothing"),
+            ("LegacyToken", "Secret/report-mailer-token", "Nothing"),
+            ("ExceptionLapsed", "IdentityException/report-mailer-until-january", "Nothing"),
+        ]
+
+        def opened() -> list[Json]:
+            return [self._expect(rule, subject, phase="Open", onDeadline=action) for rule, subject, action in wanted]
+
+        findings = self.narrator.wait("waiting for the findings", opened, PATIENCE)
+        self.narrator.proven(f"{len(findings)} findings are open in namespace {self.namespace}")
+        rows = [("RULE", "SUBJECT", "RISK", "DUE IN", "AND THEN")]
+        rows += [
+            (
+                finding["spec"]["rule"],
+                finding["status"]["subject"],
+                finding["status"]["risk"]["level"],
+                _span((_instant(finding["status"]["due"]) - _instant(finding["status"]["detected"])).total_seconds()),
+                finding["status"]["onDeadline"],
+            )
+            for finding in findings
+        ]
+        self.narrator.table(rows)
+        build_server = findings[0]["status"]
+        seconds = (_instant(build_server["due"]) - _instant(build_server["detected"])).total_seconds()
+        assert DECIDE_WITHIN <= seconds <= DECIDE_WITHIN + 1, f"the deadline is {seconds} s away, not {DECIDE_WITHIN}"
+        self.narrator.said("what the finding on build-server says:")
+        self.narrator.quote(build_server["message"])
+        self.narrator.quote("; ".join(build_server["risk"]["reasons"]))
+        self.narrator.quote(
+            "; ".join(c["message"] for c in build_server["conditions"] if c["type"] == "DecisionPending")
+        )
+
+    def _deadline_passes(self) -> None:
+        finding = self._expect("Unowned", "ServiceAccount/build-server")
+        due = _instant(finding["status"]["enforceNotBefore"])
+        build_server = self.callers["build-server"]
+        self.narrator.wait("waiting for the deadline", lambda: self._server_time() >= due, DECIDE_WITHIN + PATIENCE)
+        answers = build_server.answers
+        build_server.always(200)
+        self.narrator.proven(
+            f"the deadline was {due:%H:%M:%S} UTC; until then build-server was answered 200, {answers} times"
+        )
+
+        def quarantined() -> Json:
+            return self._expect("Unowned", "ServiceAccount/build-server", phase="Quarantined")
+
+        status = self.narrator.wait("waiting for the quarantine", quarantined, PATIENCE)["status"]
+        decision = status["decision"]
+        assert decision["source"] == "Policy", f"decided by {decision['source']}"
+        late = (_instant(status["verified"]) - due).total_seconds()
+        self.narrator.proven(
+            f"{decision['reference']} decided, Quarantine: enforced and verified {max(late, 0.0):.1f} s after the deadline"
+        )
+        self.narrator.said("what stays possible is listed, not hidden: " + "; ".join(status["residual"]))
+
+    def _server_time(self) -> datetime:
+        """By the API server's clock, to the second: ours may be another."""
+        answer = self.cluster.rest.expect(
+            "POST",
+            f"/api/v1/namespaces/{self.namespace}/events?dryRun=All",
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": "what-time-is-it", "namespace": self.namespace},
+                "involvedObject": {"kind": "Namespace", "name": self.namespace, "namespace": self.namespace},
+            },
+        )
+        return _instant(answer["metadata"]["creationTimestamp"])
+
+    # Refusal, claim, revocation ------------------------------------------------------------------------------------
+
+    def _refused(self) -> None:
+        caller = self.callers["build-server"]
+        caller.wait(self.narrator, 401, CACHE + PATIENCE)
+        worked = caller.stretches[-1].since - caller.stretches[0].since
+        self.narrator.proven(
+            f"build-server is answered 401 Unauthorized, after {worked:.1f} s of 200 "
+            f"(for up to {CACHE} s the API server remembers a token it has just accepted)"
+        )
+        try:
+            self.cluster.token(self.namespace, "build-server")
+        except ApiError as error:
+            assert error.status == 403, str(error)
+            self.narrator.proven("a new token for it is refused too, to a cluster administrator as to everybody:")
+            self.narrator.quote(error.message)
+        else:
+            raise AssertionError("the API server issued a new token for the quarantined ServiceAccount")
+
+    def _claimed(self) -> None:
+        names, file = self.ground.names, "claims/build-server.yaml"
+        [claim] = read(FOLDER / file, names)
+        manifest = yaml.safe_dump(claim)
+        stranger = self.cluster.user("sam", ["team-payments"])
+        refused = self.cluster.kubectl("apply", "-f", "-", input=manifest, kubeconfig=stranger, check=False)
+        assert refused.returncode != 0, f"sam of team-payments could claim for {names.platform}"
+        assert "verb claim" in refused.stderr, refused.stderr
+        self.narrator.proven(f"sam of team-payments cannot claim in the name of {names.platform}:")
+        self.narrator.quote(_message(refused.stderr))
+        owner = self.cluster.user("dana", ["team-platform"])
+        before = self.narrator.elapsed
+        answer = self.cluster.kubectl("apply", "-f", "-", input=manifest, kubeconfig=owner)
+        self.narrator.proven(f"dana of team-platform can: kubectl apply -f examples/{file}")
+        self.narrator.quote(answer.stdout)
+        self.callers["build-server"].wait(self.narrator, 200, PATIENCE)
+        self.narrator.proven(
+            f"build-server is answered 200 again, {self.narrator.elapsed - before:.1f} s after the claim"
+        )
+
+        def resolved() -> Json:
+            return self._expect("Unowned", "ServiceAccount/build-server", phase="Resolved")
+
+        status = self.narrator.wait("waiting for the end of the finding", resolved, PATIENCE)["status"]
+        assert status["accountable"]["owner"] == names.platform, status["accountable"]
+
+        def released() -> bool:
+            return "build-server" not in self._quarantined()
+
+        self.narrator.wait("waiting for the end of the quarantine", released, PATIENCE)
+        self.narrator.proven(f"the finding is Resolved, {names.platform} answers for it, and its Quarantine is gone")
+
+    def _quarantined(self) -> list[str]:
+        """Names of subjects that a Quarantine of the namespace is about."""
+        return [
+            quarantine["spec"]["subject"]["name"] for quarantine in self.cluster.list("quarantines", self.namespace)
+        ]
+
+    def _revoked(self) -> None:
+        caller = self.callers["report-mailer"]
+        caller.wait(self.narrator, 401, CACHE + PATIENCE)
+        self.narrator.proven("report-mailer was quarantined with it and is answered 401 too; nobody claims it")
+
+        def gone() -> bool:
+            return self.cluster.get("secrets", "report-mailer-token", self.namespace) is None
+
+        self.narrator.wait("waiting for revokeAfter", gone, REVOKE_AFTER + PATIENCE)
+
+        def revoked() -> Json:
+            status = self._expect("Unowned", "ServiceAccount/report-mailer", phase="Quarantined")["status"]
+            [act] = [act for act in status["acts"] if act["verdict"] == "Revoke"]
+            assert act.get("verified"), f"the act is {act}"
+            result: Json = act
+            return result
+
+        act = self.narrator.wait("waiting for the proof of the revocation", revoked, PATIENCE)
+        late = (_instant(act["verified"]) - _instant(act["decided"])).total_seconds()
+        self.narrator.proven(f"its Secret was deleted, verified {max(late, 0.0):.1f} s after revokeAfter was over")
+        manifest = next(
+            m
+            for m in read(FOLDER / "3-identities.yaml", self.ground.names)
+            if m["kind"] == "Secret" and m["metadata"]["name"] == "report-mailer-token"
+        )
+        again = self.cluster.kubectl("create", "-f", "-", input=manifest, check=False)
+        assert again.returncode != 0, "a Secret of the revoked name could be created"
+        assert "was revoked" in again.stderr, again.stderr
+        self.narrator.proven("a Secret of that name, which could hold the very same token, is refused to everybody:")
+        self.narrator.quote(_message(again.stderr))
+
+    def _untouched(self) -> None:
+        names = self.ground.names
+        self.callers["invoice-api"].always(200)
+        assert self._finding("Unowned", "ServiceAccount/invoice-api") is None, "a finding on the claimed identity"
+        self.narrator.proven(f"invoice-api, claimed by {names.payments}: no finding, 200 all the time")
+        if self.ground.whole:
+            self.callers["etcd-backup"].always(200)
+            platform = self.cluster.list("identityfindings", "kube-system")
+            acted = [f["metadata"]["name"] for f in platform if f["spec"]["rule"] == "Unowned" or f["status"]["acts"]]
+            assert not acted, f"acts on, or Unowned findings of, platform identities: {acted}"
+            self._expect(
+                "LegacyToken", "Secret/etcd-backup-token", "kube-system", phase="Open", **{"class": "Platform"}
+            )
+            self.narrator.proven("etcd-backup in kube-system, owned by nobody: reported as Platform, 200 all the time")
+        for rule, subject in (
+            ("LegacyToken", "Secret/build-server-token"),
+            ("ExceptionLapsed", "IdentityException/report-mailer-until-january"),
+        ):
+            finding = self._finding(rule, subject)
+            phase = finding["status"]["phase"] if finding else "gone"
+            self.narrator.said(f"{rule} on {subject} is {phase}: this policy only reports it")
+        self.narrator.said(f"build-server in all: {self.callers['build-server'].history()}")
+        self.narrator.said(f"report-mailer in all: {self.callers['report-mailer'].history()}")
+
+    # Metrics -------------------------------------------------------------------------------------------------------
+
+    def _metrics(self) -> None:
+        def counted() -> Metrics:
+            metrics = self.operator.metrics()
+            policy = metrics.value("tenure_decision_latency_seconds_count", source="Policy")
+            assert policy == 2, f"{policy:.0f} decisions by policy"
+            assert metrics.value("tenure_enforcement_latency_seconds_count") == 2, "not two enforcements"
+            assert metrics.value("tenure_revocation_latency_seconds_count", cause="Unowned") == 1, "not one revocation"
+            missed = metrics.value("tenure_decisions_due_total", outcome="missed")
+            missed -= self._before.value("tenure_decisions_due_total", outcome="missed")
+            assert missed == 2, f"{missed:.0f} deadlines missed"
+            return metrics
+
+        metrics = self.narrator.wait("waiting for the figures", counted, PATIENCE)
+        rows = [("METRIC", "COUNT", "MEAN")]
+        for name, title in (
+            ("tenure_detection_latency_seconds", "the risk could be seen → detected"),
+            ("tenure_decision_latency_seconds", "detected → decided"),
+            ("tenure_enforcement_latency_seconds", "decided → enforced and verified"),
+            ("tenure_revocation_latency_seconds", "the risk could be seen → revoked, verified"),
+        ):
+            for labels, count in sorted(metrics.samples(f"{name}_count").items(), key=lambda item: sorted(item[0])):
+                if count:
+                    mean = metrics[f"{name}_sum", labels] / count
+                    shown = ",".join(f'{key}="{value}"' for key, value in sorted(labels))
+                    rows.append((f"{name}{f'{{{shown}}}' if shown else ''}", f"{count:.0f}", f"{mean:.2f} s  {title}"))
+        self.narrator.proven("the operator serves them as Prometheus histograms; here their counts and means:")
+        self.narrator.table(rows)
+        self.narrator.said(
+            "decided by the policy because nobody did in time: tenure_decisions_due_total"
+            '{outcome="missed"} rose by 2; a claim before the deadline would have counted as "met"'
+        )
+
+
+_WORTH_NAMING = frozenset(
+    {"Namespace", "IdentityOwner", "GovernancePolicy", "ServiceAccount", "OwnedIdentity", "IdentityException"}
+)
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 86400:.0f} days" if seconds >= 86400 else f"{seconds:.0f} s"
+
+
+def _message(stderr: str) -> str:
+    """kubectl's error without the echo of what it was sent."""
+    return stderr.strip().removeprefix("Error from server (Forbidden): ")

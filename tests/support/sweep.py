@@ -1,0 +1,106 @@
+"""Names for the operator's writes that say what each does, so that a sweep can list them and notice a new one.
+
+Two runs of one path may order their writes differently (eight workers judge, one enforces), but each write has its
+name: what it changes, and the state it brings that to. Names hold neither a namespace nor a uid.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tests.support.proxy import Request, Write, durable
+from tests.support.scenario import HOME, OFF
+
+_STATE_SHORT = {"quarantineguards": "guard", "identityfindings": "finding", "quarantines": "quarantine"}
+
+
+def name_of(write: Request, namespace: str) -> str:
+    """What a write does, seen from one namespace: `secret ci-a: off`, `quarantine of serviceaccount-ci: intent`."""
+    body: Mapping[str, Any] = write.body if isinstance(write, Write) and isinstance(write.body, dict) else {}
+    if write.resource == "configmaps":
+        return f"memory: {_memory(body.get('data', {}), namespace)}"
+    if write.resource == "identityfindings" and write.verb == "apply":
+        return f"finding {_finding(body)}"
+    if write.resource == "quarantineguards":
+        where = "bindings" if write.namespace == HOME else "namespace"
+        if write.verb == "delete":
+            return f"guard of {where}: deleted"
+        return f"guard of {where}: {_guard(body.get('spec', {}), namespace, where)}"
+    if write.resource == "secrets":
+        if write.verb == "delete":
+            return f"secret {write.name}: deleted"
+        value = body.get("metadata", {}).get("labels", {}).get(OFF)
+        return f"secret {write.name}: {'off' if value else 'on'}"
+    if write.resource == "quarantines":
+        return f"quarantine of {write.name[:-7]}: {_quarantine(write, body)}"
+    short = _STATE_SHORT.get(write.resource, write.resource)
+    return f"{write.verb} {short}{'/' if write.subresource else ''}{write.subresource}"
+
+
+def _memory(data: Mapping[str, str], namespace: str) -> str:
+    turn = "turned, " if namespace in json.loads(data.get("turns", "{}")) else ""
+    counted = sum(opening.startswith(f"{namespace}/") for opening in json.loads(data.get("counted", "[]")))
+    acts = sum(act["namespace"] == namespace for act in json.loads(data.get("acts", "[]")))
+    return f"{turn}{counted} counted, {acts} acts"
+
+
+def _finding(body: Mapping[str, Any]) -> str:
+    spec, status = body.get("spec", {}), body.get("status", {})
+    parts = [status.get("phase", "")]
+    if status.get("dueOutcome"):
+        parts.append(status["dueOutcome"])
+    if status.get("decision"):
+        parts.append(f"by {status['decision']['source']}")
+    for act in status.get("acts", ()):
+        how = next((how for how in ("verified", "enforced", "started") if act.get(how)), "wanted")
+        parts.append(f"{act['verdict']} {how}")
+    if status.get("released"):
+        parts.append("released")
+    owner = status.get("accountable", {}).get("owner")
+    if owner:
+        parts.append(f"owner {owner}")
+    subject = spec.get("subject", {})
+    return f"{spec.get('rule')} of {subject.get('kind')}/{subject.get('name')}: {', '.join(parts)}"
+
+
+def _guard(spec: Mapping[str, Any], namespace: str, where: str) -> str:
+    if where == "bindings":
+        return "named" if any(namespace in name.split(":") for name in spec.get("subjects", {})) else "not named"
+    parts = [
+        f"{len(spec[part])} {words}"
+        for part, words in (("serviceAccounts", "accounts"), ("secrets", "secrets"), ("revokedNames", "revoked"))
+        if spec.get(part)
+    ]
+    return ", ".join(parts) or "nothing"
+
+
+def _quarantine(write: Request, body: Mapping[str, Any]) -> str:
+    if write.verb == "delete":
+        return "deleted"
+    if write.verb == "patch":
+        return "finalizer off"
+    if not write.subresource:
+        return "intent" if body.get("metadata", {}).get("finalizers") else "record"
+    status = body.get("status", {})
+    parts = [f"{stage['name']} {_stage(stage)}" for stage in status.get("stages", ())]
+    for part, words in (("disabledTokens", "remembered"),):
+        if status.get(part):
+            parts.append(f"{len(status[part])} {words}")
+    revoked = status.get("revoked", ())
+    done = sum(bool(entry.get("done")) for entry in revoked)
+    if revoked:
+        parts.append(f"{done} of {len(revoked)} revoked")
+    if status.get("release"):
+        parts.append("releasing")
+    return ", ".join(parts) or "nothing"
+
+
+def _stage(stage: Mapping[str, Any]) -> str:
+    return "verified" if stage.get("verified") else "failed" if stage.get("error") else "begun"
+
+
+def lasting(request: Request) -> bool:
+    """A durable write other than a policy's status, which counts namespaces a second after whatever changed them."""
+    return durable(request) and request.resource != "governancepolicies"

@@ -1,0 +1,371 @@
+"""What a change dirties: enough, by a property over random histories; and not too much, by examples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tenure.api.claim import OwnedIdentitySpec
+from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
+from tenure.api.owner import IdentityOwnerSpec
+from tenure.api.policy import GovernancePolicySpec
+from tenure.api.quarantine import QuarantineSpec
+from tenure.inventory.impact import affected
+from tenure.inventory.snapshot import Shared, evaluate, subjects
+from tenure.inventory.store import Store
+from tenure.model.evaluation import Evaluation
+from tenure.model.keys import Key
+from tenure.model.records import (
+    Authored,
+    Binding,
+    Namespace,
+    Pod,
+    Role,
+    Secret,
+    ServiceAccount,
+    Subject,
+    Unprocessable,
+)
+from tests.unit.rules.world import BEGIN, DAY, NOW, ROWS, Installation
+
+INSTALLATION = Installation()
+NAMESPACES = ("a", "b", "kube-system")
+ACCOUNTS = ("default", "x", "y")
+SECRETS = ("t", "u", "o")
+OWNERS = ("team", "backup", "ghost")
+LABELS = ((), (("app", "one"),), (("app", "two"), ("tenure.dev/owner", "team")), (("team", "backup"),))
+
+namespaces = st.sampled_from(NAMESPACES)
+labels = st.sampled_from(LABELS)
+created = st.sampled_from((BEGIN, BEGIN + DAY, BEGIN + 2 * DAY))
+instants = st.sampled_from((NOW - DAY, NOW + DAY, NOW + 40 * DAY))
+selectors = st.sampled_from(({}, {"matchLabels": {"app": "one"}}, {"matchLabels": {"app": "two"}}))
+
+
+@st.composite
+def _subject_set(draw: st.DrawFn, names: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {"names": draw(st.lists(st.sampled_from(names), unique=True, max_size=2))}
+    if draw(st.booleans()):
+        found["selector"] = draw(selectors)
+    return found
+
+
+@st.composite
+def _claim(draw: st.DrawFn) -> dict[str, Any]:
+    subjects: dict[str, Any] = {
+        "serviceAccounts": draw(_subject_set(ACCOUNTS)),
+        "secrets": draw(_subject_set(SECRETS)),
+    }
+    if draw(st.booleans()):
+        subjects["selector"] = draw(selectors)
+    spec: dict[str, Any] = {"owner": draw(st.sampled_from(OWNERS)), "purpose": "p", "subjects": subjects}
+    if draw(st.booleans()):
+        spec["expiresAt"] = draw(instants)
+    if draw(st.booleans()):
+        spec["credentials"] = {"maxAge": "50d"}
+    return spec
+
+
+@st.composite
+def _exception(draw: st.DrawFn) -> dict[str, Any]:
+    kind, names = draw(
+        st.sampled_from((("ServiceAccount", ACCOUNTS), ("Secret", SECRETS), ("OwnedIdentity", ("c", "d"))))
+    )
+    target: dict[str, Any] = {"kind": kind}
+    if draw(st.booleans()):
+        target["name"] = draw(st.sampled_from(names))
+    else:
+        target["selector"] = draw(selectors)
+    rules = draw(
+        st.lists(
+            st.sampled_from(("Unowned", "LegacyToken", "CredentialTooOld", "OwnerVacant", "ClaimConflict")),
+            min_size=1,
+            unique=True,
+        )
+    )
+    return {
+        "target": target,
+        "rules": rules,
+        "class": "AcceptedRisk",
+        "owner": draw(st.sampled_from(OWNERS)),
+        "justification": "j",
+        "expiresAt": draw(instants),
+    }
+
+
+@st.composite
+def _policy(draw: st.DrawFn) -> dict[str, Any]:
+    spec: dict[str, Any] = {"precedence": draw(st.integers(0, 1))}
+    if draw(st.booleans()):
+        spec["namespaceSelector"] = draw(selectors)
+    if draw(st.booleans()):
+        spec["platformNamespaces"] = ["kube-system"]
+    if draw(st.booleans()):
+        spec["enforceIn"] = draw(selectors)
+    spec["ownership"] = draw(
+        st.sampled_from(
+            (
+                {},
+                {"namespaceLabels": ["team"], "requireDeclared": ["High"]},
+                {"objectLabels": ["team"], "objectLabelsCount": True, "requireDeclared": []},
+                {"objectLabels": ["team"]},
+            )
+        )
+    )
+    spec["credentials"] = {"maxAge": draw(st.sampled_from(("90d", "200d")))}
+    return spec
+
+
+_OWNER_SPECS = st.fixed_dictionaries(
+    {"suspended": st.booleans()},
+    optional={
+        "backup": st.sampled_from(OWNERS),
+        "escalation": st.lists(
+            st.fixed_dictionaries({"after": st.just("50%"), "to": st.sampled_from(OWNERS)}), max_size=2
+        ),
+        "contacts": st.just([{"type": "Email", "value": "a@example.com"}]),
+    },
+)
+
+
+def _bound(draw: st.DrawFn) -> Subject:
+    namespace = draw(namespaces)
+    return draw(
+        st.sampled_from(
+            (
+                Subject("ServiceAccount", namespace, draw(st.sampled_from(ACCOUNTS))),
+                Subject("ServiceAccount", namespace, draw(st.sampled_from(ACCOUNTS))),
+                Subject("User", "", f"system:serviceaccount:{namespace}:x"),
+                Subject("Group", "", f"system:serviceaccounts:{namespace}"),
+                Subject("Group", "", "system:serviceaccounts"),
+                Subject("Group", "", "somebody"),
+            )
+        )
+    )
+
+
+class History:
+    """A store under random changes, with an evaluation of everything kept up by `affected` alone."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.kept: dict[Key, Evaluation] = {}
+        self.dirty: set[Key] = set()
+        self.store.listeners.append(lambda kind, old, new: self.dirty.update(affected(self.store, kind, old, new)))
+        self.number = 0
+        self.log = []
+        self.store.listeners.append(lambda *c: self.log.append(c))
+        self.born: dict[str, Any] = {}
+        """creation by uid: neither changes without the other"""
+
+    def next(self) -> int:
+        self.number += 1
+        return self.number
+
+    def uid(self, kind: str, namespace: str, name: str, fresh: bool) -> str:
+        old = self.store.get(Key(kind, namespace, name))
+        if old is None:
+            old = self.store.unprocessable.get(Key(kind, namespace, name))
+        return f"uid-{self.next()}" if old is None or fresh else old.uid  # type: ignore[union-attr]
+
+    def settle(self) -> None:
+        for key in self.dirty:
+            judged = evaluate(self.store, key, NOW, INSTALLATION)
+            if judged.exists:
+                self.kept[key] = judged
+            else:
+                self.kept.pop(key, None)
+        self.dirty.clear()
+        for key in self.store.unprocessable:
+            self.kept.pop(key, None)  # the last evaluation of what cannot be read stands, and is compared with nothing
+
+    def afresh(self) -> dict[Key, Evaluation]:
+        """Everything judged without anything remembered."""
+        listeners = self.store.listeners[:]
+        self.store.listeners[:] = [found for found in listeners if not isinstance(found, Shared)]
+        try:
+            return {key: evaluate(self.store, key, NOW, INSTALLATION) for key in subjects(self.store)}
+        finally:
+            self.store.listeners[:] = listeners
+
+
+def _comparable(evaluation: Evaluation) -> tuple[Any, ...]:
+    """A policy's status moves without changing anybody's evaluation; its spec is what counts."""
+    policy = evaluation.governance.policy
+    governed = (policy.uid, policy.spec) if policy is not None else None
+    return replace(evaluation, governance=replace(evaluation.governance, policy=None)), governed
+
+
+KINDS = (
+    "Namespace",
+    "ServiceAccount",
+    "Secret",
+    "Binding",
+    "Role",
+    "Pod",
+    "IdentityOwner",
+    "OwnedIdentity",
+    "IdentityException",
+    "GovernancePolicy",
+    "Quarantine",
+)
+
+
+def _change(draw: st.DrawFn, history: History) -> None:
+    kind = draw(st.sampled_from(KINDS))
+    plain = {"Namespace": _namespace, "ServiceAccount": _account, "Secret": _secret, "Pod": _pod}
+    if kind in plain:
+        _put_or_remove(draw, history, kind, *plain[kind](draw, history))
+    elif kind == "Role":
+        namespace = draw(st.sampled_from(("", "a")))
+        grades = draw(st.sampled_from(((), ("R07",), ("R11",), ("R11",), ("R02",), ("R02",), ("R01", "R11"), ("R12",))))
+        name = draw(st.sampled_from(("r", "s")))
+        record = Role(namespace, name, f"uid-{history.next()}", tuple(ROWS[row] for row in grades))
+        _put_or_remove(draw, history, "Role" if namespace else "ClusterRole", namespace, name, record)
+    elif kind == "Binding":
+        namespace = draw(st.sampled_from(("", "a", "a", "b", "kube-system")))
+        name = draw(st.sampled_from(("m", "n")))
+        role_kind = draw(st.sampled_from(("Role", "ClusterRole"))) if namespace else "ClusterRole"
+        bound = tuple(_bound(draw) for _ in range(draw(st.integers(1, 2))))
+        role = draw(st.sampled_from(("r", "s")))
+        made = Binding(namespace, name, f"uid-{history.next()}", draw(created), role_kind, role, bound,
+                       draw(st.booleans()))  # fmt: skip
+        _put_or_remove(draw, history, "RoleBinding" if namespace else "ClusterRoleBinding", namespace, name, made)
+    else:
+        _own_kind(draw, history, kind)
+
+
+def _put_or_remove(draw: st.DrawFn, history: History, kind: str, namespace: str, name: str, record: Any) -> None:
+    if draw(st.integers(0, 3)) == 0:
+        history.store.remove(kind, namespace, name)
+    else:
+        history.store.upsert(kind, record)
+
+
+def _namespace(draw: st.DrawFn, history: History) -> tuple[str, str, Any]:
+    name = draw(namespaces)
+    return "", name, Namespace(name, f"uid-{history.next()}", BEGIN, draw(labels), draw(st.booleans()))
+
+
+def _account(draw: st.DrawFn, history: History) -> tuple[str, str, Any]:
+    namespace, name = draw(namespaces), draw(st.sampled_from(ACCOUNTS))
+    uid = history.uid("ServiceAccount", namespace, name, draw(st.booleans()))
+    return namespace, name, ServiceAccount(namespace, name, uid, draw(created), draw(labels))
+
+
+def _secret(draw: st.DrawFn, history: History) -> tuple[str, str, Any]:
+    namespace, name = draw(namespaces), draw(st.sampled_from(SECRETS))
+    token = draw(st.booleans())
+    account = draw(st.sampled_from(ACCOUNTS))
+    known = history.store.service_accounts.get((namespace, account))
+    uid = history.uid("Secret", namespace, name, draw(st.booleans()))
+    return (
+        namespace,
+        name,
+        Secret(
+            namespace,
+            name,
+            uid,
+            draw(created),
+            "kubernetes.io/service-account-token" if token else "Opaque",
+            draw(st.sampled_from((("token",), ("ca.crt",)))),
+            draw(labels),
+            data_changed=draw(st.sampled_from((None, NOW - 60 * DAY, NOW - DAY))),
+            service_account=account if token else "",
+            service_account_uid=draw(st.sampled_from(("", known.uid if known else "gone"))) if token else "",
+        ),
+    )
+
+
+def _pod(draw: st.DrawFn, history: History) -> tuple[str, str, Any]:
+    namespace, name = draw(namespaces), draw(st.sampled_from(("p", "q")))
+    account, finished = draw(st.sampled_from(ACCOUNTS)), draw(st.booleans())
+    used = draw(st.sampled_from(((), ("o",))))
+    return namespace, name, Pod(namespace, name, f"uid-{history.next()}", account, finished, used)
+
+
+def _own_kind(draw: st.DrawFn, history: History, kind: str) -> None:
+    namespaced = kind in ("OwnedIdentity", "IdentityException", "Quarantine")
+    namespace = draw(namespaces) if namespaced else ""
+    names = {"IdentityOwner": OWNERS, "OwnedIdentity": ("c", "d"), "GovernancePolicy": ("p", "q")}.get(kind, ("e",))
+    name = draw(st.sampled_from(names))
+    uid = history.uid(kind, namespace, name, False)
+    action = draw(st.integers(0, 9))
+    if action < 3:
+        history.store.remove(kind, namespace, name)
+        return
+    if action == 3 and kind != "Quarantine":
+        version = str(history.next())
+        history.store.upsert(kind, Unprocessable(kind, namespace, name, uid, 1, version, "cannot be read"))
+        return
+    generation = draw(st.integers(1, 2))
+    history.store.upsert(
+        kind,
+        Authored(
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            generation=generation,
+            resource_version=str(history.next()),
+            created=history.born.setdefault(uid, draw(created)),
+            spec=_spec(draw, history, kind, namespace),
+            status=_status(draw, history, namespace, generation) if kind == "IdentityException" else None,
+            spec_changed=draw(st.sampled_from((None, NOW - 2 * DAY))),
+            labels=draw(labels),
+        ),
+    )
+
+
+def _spec(draw: st.DrawFn, history: History, kind: str, namespace: str) -> Any:
+    if kind == "IdentityOwner":
+        return IdentityOwnerSpec.read(draw(_OWNER_SPECS))
+    if kind == "OwnedIdentity":
+        return OwnedIdentitySpec.read(draw(_claim()))
+    if kind == "IdentityException":
+        return IdentityExceptionSpec.read(draw(_exception()))
+    if kind == "GovernancePolicy":
+        return GovernancePolicySpec.read(draw(_policy()))
+    subject = draw(st.sampled_from((("ServiceAccount", "x"), ("Secret", "o"))))
+    return QuarantineSpec.read({"subject": {"kind": subject[0], "name": subject[1], "uid": "u"}})
+
+
+def _status(draw: st.DrawFn, history: History, namespace: str, generation: int) -> IdentityExceptionStatus:
+    there = [key for key in subjects(history.store) if key.namespace == namespace and key.kind != "IdentityException"]
+    pinned = draw(st.lists(st.sampled_from(there), unique=True, max_size=2)) if there else []
+    return IdentityExceptionStatus.read(
+        {
+            "observedGeneration": draw(st.sampled_from((generation, 1))),
+            "phase": draw(st.sampled_from(("Active", "Active", "Pending"))),
+            "matched": [
+                {"kind": key.kind, "name": key.name, "uid": history.store.get(key).uid}  # type: ignore[union-attr]
+                for key in pinned
+            ],
+        }
+    )
+
+
+@settings(max_examples=3000, phases=[Phase.generate], deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_judging_only_what_is_affected_equals_judging_everything(data: st.DataObject) -> None:
+    history = History()
+    for _ in range(data.draw(st.integers(60, 160))):
+        _change(data.draw, history)
+        if data.draw(st.integers(0, 2)):
+            continue  # several changes may come before the dirty keys are judged
+        history.settle()
+        fresh = history.afresh()
+        assert history.kept.keys() == fresh.keys()
+        for key, judged in fresh.items():
+            if _comparable(history.kept[key]) != _comparable(judged):
+                import dataclasses
+                for f in dataclasses.fields(judged):
+                    if getattr(history.kept[key], f.name) != getattr(judged, f.name):
+                        print('DIFF', key, f.name, getattr(history.kept[key], f.name), '=>', getattr(judged, f.name))
+                for c in history.log[-8:]:
+                    print('LOG', c)
+                raise AssertionError(key)

@@ -1,0 +1,207 @@
+"""What the report says of identities, and what it admits not to know."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tenure.api.names import ExceptionPhase, Phase, Risk
+from tenure.report.collect import Gap
+from tenure.report.inventory import totals
+from tests.unit.report.scene import (
+    account,
+    active,
+    claim,
+    exception,
+    finding,
+    identity,
+    quarantine,
+    raw,
+    reported,
+    seen,
+    token,
+)
+
+
+def gap(kind: str) -> Gap:
+    return Gap(kind, "the cluster", f"you may not list {kind}", "unknown")
+
+
+def test_an_identity_nobody_owns() -> None:
+    ci = identity(reported(), "ci")
+    assert (ci.owned.state, ci.class_, ci.risk, ci.risk_at_least) == ("none", "Workload", Risk.HIGH, False)
+    assert ci.owned.why == "no claim covers it, and no label names an owner"
+    assert ci.managed_by is not None
+    assert (ci.managed_by.manager, ci.managed_by.name) == ("Helm", "payments/build")
+    assert [(found.rule, found.risk, found.phase, found.name) for found in ci.findings] == [
+        ("Unowned", Risk.HIGH, Phase.OPEN, "")
+    ]
+
+
+def test_its_credentials() -> None:
+    [credential] = identity(reported(), "ci").credentials or ()
+    assert (credential.name, credential.type, credential.state) == ("ci-token", "ServiceAccountToken", "Usable")
+    assert credential.last_used == "2026-12-01"
+    assert [found.rule for found in credential.findings] == ["LegacyToken"]
+
+
+def test_its_entitlements_worst_first_and_a_role_that_does_not_exist() -> None:
+    first, second = identity(reported(), "ci").entitlements or ()
+    assert (first.role, first.binding, first.namespace, first.risk) == ("edit", "ci-edit", "payments", Risk.HIGH)
+    assert first.rights
+    assert (second.role, second.risk, second.rights) == ("nope", None, ())
+
+
+def test_a_claimed_identity() -> None:
+    api = identity(reported(), "invoice-api")
+    assert (api.owned.state, api.owned.owner, api.class_) == ("declared", "payments", "Agent")
+    assert api.owned.why == "claim payments/invoice-api, by name"
+    assert api.owned.contact == "Email payments@example.com"
+    assert api.findings == ()
+    assert (api.credentials, api.entitlements) == ((), ())
+
+
+def test_credentials_that_belong_to_no_identity_and_secrets_that_are_none() -> None:
+    found = reported(token("left-over", "gone"))
+    assert [credential.name for credential in found.credentials] == ["left-over", "stripe"]
+    assert found.credentials[0].service_account == "gone"
+
+
+def test_platform_identities_are_marked() -> None:
+    found = reported()
+    assert identity(found, "coredns").platform
+    assert identity(found, "coredns").class_ == "Platform"
+    assert not identity(found, "ci").platform
+
+
+def test_one_namespace() -> None:
+    found = reported(account("other", "web"), namespace="payments")
+    assert {entry.namespace for entry in found.identities} == {"payments"}
+
+
+def test_an_unused_default_is_told_apart() -> None:
+    assert identity(reported(), "default").idle_default
+    assert identity(reported(), "default").findings == ()
+    used = reported(raw("Pod", "p", "payments", spec={}))
+    assert not identity(used, "default").idle_default
+    unknown = reported(gaps=(gap("Pod"),))
+    assert not identity(unknown, "default").idle_default
+
+
+# --- what the operator recorded -------------------------------------------------------------------------------------
+
+
+def test_a_recorded_finding_gives_its_deadline() -> None:
+    ci = identity(reported(finding("unowned-1", "Unowned", "ServiceAccount", "ci", due="2026-12-07T09:00:00Z")), "ci")
+    [found] = ci.findings
+    assert (found.name, found.due) == ("unowned-1", datetime(2026, 12, 7, 9, tzinfo=UTC))
+    assert (found.on_deadline, found.mode, found.holds) == ("Quarantine", "Enforce", True)
+
+
+def test_resolved_findings_are_history() -> None:
+    resolved = finding("legacytoken-9", "LegacyToken", "Secret", "stripe", phase="Resolved")
+    [loose] = reported(resolved).credentials
+    assert [found.rule for found in loose.findings] == ["Unowned"]
+
+
+def test_a_finding_that_no_longer_holds_is_shown_until_it_is_resolved() -> None:
+    recorded = finding("unowned-2", "Unowned", "ServiceAccount", "invoice-api", phase="Quarantined", message="was so")
+    [found] = identity(reported(recorded), "invoice-api").findings
+    assert (found.phase, found.holds, found.message) == (Phase.QUARANTINED, False, "was so")
+
+
+def test_quarantined() -> None:
+    done = [{"name": "Guard", "done": "2026-12-04T08:00:00Z"}, {"name": "DisableTokens"}]
+    ci = identity(reported(quarantine("ServiceAccount", "ci", stages=done)), "ci")
+    assert ci.quarantine is not None
+    assert (ci.quarantine.stages, ci.quarantine.revoked, ci.quarantine.ending) == (("Guard",), False, False)
+    assert ci.residual
+    assert identity(reported(), "ci").residual == ()
+
+
+def test_a_namesakes_quarantine_is_not_its_own() -> None:
+    other = quarantine("ServiceAccount", "ci")
+    other["spec"]["subject"]["uid"] = "an-earlier-one"
+    assert identity(reported(other), "ci").quarantine is None
+
+
+def test_a_token_that_is_switched_off() -> None:
+    off = token("ci-token", "ci", labels={"kubernetes.io/legacy-token-invalid-since": "2026-12-02"})
+    [credential] = identity(reported(off), "ci").credentials or ()
+    assert (credential.state, credential.invalid_since) == ("Invalidated", "2026-12-02")
+
+
+# --- exceptions -----------------------------------------------------------------------------------------------------
+
+
+def test_an_active_exception_waives() -> None:
+    [credential] = identity(reported(exception("later", "ci-token", active("ci-token"))), "ci").credentials or ()
+    [waived] = credential.waivers
+    assert (waived.phase, waived.covers, waived.class_) == (ExceptionPhase.ACTIVE, True, "Migration")
+    assert [(found.rule, found.phase) for found in credential.findings] == [("LegacyToken", Phase.EXCEPTED)]
+
+
+def test_a_pending_exception_waives_nothing_and_says_what_is_missing() -> None:
+    [credential] = identity(reported(exception("later", "ci-token")), "ci").credentials or ()
+    [waived] = credential.waivers
+    assert (waived.phase, waived.covers) == (ExceptionPhase.PENDING, False)
+    assert waived.failing == "approvals: approve 0 of 1"
+    assert credential.findings[0].phase is Phase.OPEN
+
+
+def test_an_expired_exception_is_expired_whatever_its_status_says() -> None:
+    late = exception("later", "ci-token", active("ci-token"), expiresAt="2026-12-04T08:59:59Z")
+    found = reported(late)
+    [credential] = identity(found, "ci").credentials or ()
+    assert credential.waivers[0].phase is ExceptionPhase.EXPIRED
+    assert credential.findings[0].phase is Phase.OPEN
+    assert [(entry.kind, entry.name, entry.findings[0].rule) for entry in found.documents] == [
+        ("IdentityException", "later", "ExceptionLapsed")
+    ]
+
+
+def test_a_claim_with_a_vacant_owner_is_among_the_documents() -> None:
+    vacant = claim("batch", {"owner": "nobody", "subjects": {"serviceAccounts": {"names": ["x"]}}})
+    [document] = reported(vacant).documents
+    assert (document.kind, document.owner) == ("OwnedIdentity", "nobody")
+    assert [found.rule for found in document.findings] == ["OwnerVacant"]
+
+
+# --- what could not be seen -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["OwnedIdentity", "Namespace", "IdentityOwner"])
+def test_without_claims_ownership_is_unknown_not_none(kind: str) -> None:
+    found = reported(gaps=(gap(kind),), without=(kind,))
+    assert identity(found, "ci").owned.state == "unknown"
+    assert not found.complete
+
+
+def test_without_secrets_credentials_are_unknown_not_none() -> None:
+    found = reported(gaps=(gap("Secret"),), without=("Secret",))
+    assert identity(found, "ci").credentials is None
+
+
+@pytest.mark.parametrize("kind", ["RoleBinding", "ClusterRole"])
+def test_without_rights_the_risk_is_a_lower_bound(kind: str) -> None:
+    found = reported(gaps=(gap(kind),), without=(kind,))
+    assert identity(found, "ci").risk_at_least
+    assert (identity(found, "ci").entitlements is None) == (kind == "RoleBinding")
+
+
+def test_notes_name_what_is_not_installed_and_what_is_not_judged() -> None:
+    nameless = raw("Secret", "nameless", "payments", type="Opaque")
+    assert reported(nameless).notes == (
+        "1 Secret whose key names nobody recorded is not judged: it may be a credential.",
+    )
+    collected = seen()
+    assert not collected.not_installed
+
+
+def test_totals_leave_the_platform_and_unused_defaults_apart() -> None:
+    count = totals(reported(), platform=False)
+    assert count["identities"] == 3
+    assert (count["declared"], count["none"], count["idle"]) == (1, 1, 1)
+    assert (count["High"], count["Low"]) == (2, 1)
+    assert totals(reported(), platform=True)["identities"] == 4
