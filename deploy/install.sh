@@ -13,11 +13,17 @@ timeout=${TIMEOUT:-120}
 
 say() { printf 'tenure: %s\n' "$*"; }
 die() { printf 'tenure: %s\n' "$*" >&2; exit 1; }
-# Policies are created and then replaced, never merged: their variables may only use those before them, and server-side apply
-# merges that list by name, so that an upgrade could end in another order than the file's, and be refused.
+# Policies are created or replaced, never merged: their variables may only use those before them, and server-side apply merges
+# that list by name, so that an upgrade could end in another order than the file's, and be refused. A controller writes their
+# status at any time, which makes a replacement collide.
 replace() {
-  "${kubectl[@]}" create "$@" 2>&1 >/dev/null | grep -v AlreadyExists >&2 || true
-  "${kubectl[@]}" replace "$@" >/dev/null
+  local file answer
+  for file in "$@"; do
+    "${kubectl[@]}" create -f "$file" >/dev/null 2>&1 && continue
+    until answer=$("${kubectl[@]}" replace -f "$file" 2>&1); do
+      [[ $answer == *"object has been modified"* ]] || die "$answer"
+    done
+  done
 }
 apply() { "${kubectl[@]}" apply --server-side --force-conflicts --field-manager=tenure-install -f "$@" >/dev/null; }
 
@@ -46,7 +52,7 @@ apply "$crds"
 # be several API servers behind the address, and each compiles policies on a loop of its own.
 await_refusal() {
   local policy=$1 object=$2 answer refused=0 deadline=$((SECONDS + timeout))
-  while ((refused < 5)); do
+  while ((refused < 3)); do
     answer=$("${kubectl[@]}" create --dry-run=server -f - <<<"$object" 2>&1) || true
     if [[ $answer == *"'$policy'"*"denied request"* ]]; then
       refused=$((refused + 1))
@@ -60,11 +66,7 @@ await_refusal() {
 
 say "admission policies"
 apply "$here/00-namespace.yaml"
-files=()
-for file in "$here"/[1-5]*.yaml; do
-  files+=(-f "$file")
-done
-replace "${files[@]}"
+replace "$here"/[1-5]*.yaml
 await_refusal tenure-own-kinds '{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding",
 "metadata":{"name":"install-probe","namespace":"tenure-system"},
 "spec":{"rule":"Unowned","subject":{"kind":"ServiceAccount","name":"install-probe"}}}'
@@ -77,7 +79,7 @@ done
 case ${ENTITLEMENTS:-} in
 1)
   say "the right to change bindings (ENTITLEMENTS=1)"
-  replace -f "$here/entitlements-limits.yaml"
+  replace "$here/entitlements-limits.yaml"
   await_refusal tenure-own-removed-subjects '{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",
 "metadata":{"name":"install-probe","namespace":"tenure-system","annotations":{"tenure.dev/removed-subjects":"User:install-probe"}},
 "roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}}'

@@ -175,7 +175,7 @@ class Operator:
         recorder.start()
         parts.append(recorder)
         judge = Judge(self._store, ledger, settings, enforcement=settings.enforcement)
-        engine = Engine(kube, self._store, ledger, judge, self._metrics, recorder)
+        engine = Engine(kube, self._store, ledger, judge, self._metrics, recorder, observed=settings.namespaces)
         enforcer = Enforcer(
             kube,
             self._store,

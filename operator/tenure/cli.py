@@ -123,13 +123,13 @@ def _settings(
     kubeconfig: str | None,
     context: str | None,
     operator_namespace: str,
-    service_account: str,
-    namespaces: list[str] | None,
     platform_namespaces: list[str] | None,
-    enforcement: Switch,
-    metrics_address: str,
-    log_level: Level,
-    log_format: Form,
+    service_account: str = "tenure",
+    namespaces: list[str] | None = None,
+    enforcement: Switch = "on",
+    metrics_address: str = ":9464",
+    log_level: Level = "info",
+    log_format: Form = "text",
 ) -> Settings:
     """Ends the process with the usage status where a value cannot work."""
     from tenure.settings import Settings, SettingsError, names
@@ -174,16 +174,10 @@ def inventory(
         kubeconfig=kubeconfig,
         context=context,
         operator_namespace=operator_namespace,
-        service_account="tenure",
-        namespaces=[namespace] if namespace is not None else None,
         platform_namespaces=platform_namespaces,
-        enforcement="on",
-        metrics_address=":0",
-        log_level="error",
-        log_format="text",
     )
     try:
-        status = show(settings, namespace, output, platform, sys.stdout)
+        status = show(settings, namespace or None, output, platform, sys.stdout)
     except Failure as error:
         _fail(str(error))
     raise typer.Exit(status)

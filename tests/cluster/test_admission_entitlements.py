@@ -150,8 +150,8 @@ def test_cluster_role_bindings_are_held_too(opted_in: Cluster, namespace: str, t
             "subjects": [ALICE],
         }
         opted_in.patch("clusterrolebindings", name, taken, token=token)
+        more = {"subjects": [ALICE, account(namespace), account("default")]}
         with pytest.raises(ApiError, match="adds no subject to a binding"):
-            more = {"subjects": [ALICE, account(namespace), account("default")]}
             opted_in.patch("clusterrolebindings", name, more, token=token)
         opted_in.patch("clusterrolebindings", name, {"subjects": [ALICE, account(namespace)]}, token=token)
     finally:

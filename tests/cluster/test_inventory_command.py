@@ -198,10 +198,11 @@ def test_who_may_see_nothing_gets_no_empty_success(installed: Cluster, scene: st
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_no_such_namespace(installed: Cluster) -> None:
-    done = inventory(installed.kubeconfig, "-n", "no-such-namespace")
+@pytest.mark.parametrize("name", ["no-such-namespace", "No/Name"])
+def test_no_such_namespace(installed: Cluster, name: str) -> None:
+    done = inventory(installed.kubeconfig, "-n", name)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "tenure: there is no namespace no-such-namespace.\n"
+    assert done.stderr == f"tenure: there is no namespace {name}.\n"
 
 
 def changed(kubeconfig: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:

@@ -202,10 +202,10 @@ def test_a_namespace_label_gives_a_derived_owner(governed: Cluster, place: str) 
 def test_findings_on_claims_escalate_and_enforce_nothing(governed: Cluster, place: str) -> None:
     govern(governed, place, quarantine_after("1s"))
     governed.apply(owner("first-owner"))
-    service_account(governed, place)
     names = {"serviceAccounts": {"names": ["ci"]}}
     governed.create(claim(place, "earlier", "first-owner", subjects=names))
     governed.create(claim(place, "later", "no-such-owner", subjects=names))
+    service_account(governed, place)
     past = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     governed.create(claim(place, "over", "first-owner", subjects={"secrets": {"names": ["x"]}}, expiresAt=past))
     conflict = wait_finding(governed, place, "ClaimConflict", "OwnedIdentity/later")
@@ -301,11 +301,11 @@ def test_a_token_in_use_is_refused_after_the_deadline_and_works_again_after_a_cl
     governed: Cluster, place: str
 ) -> None:
     governed.apply(owner("payments", contacts=[{"type": "Email", "value": "payments@example.com"}]))
+    govern(governed, place, {**quarantine_after("4s"), "rules": ["Unowned"]})
     service_account(governed, place)
     governed.create(token_secret(place, "ci-token", "ci"))
     token = token_of(governed, place, "ci-token")
     assert governed.token_works(token)
-    govern(governed, place, {**quarantine_after("2s"), "rules": ["Unowned"]})
     done = wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     eventually(lambda: not governed.token_works(token), timeout=30, what="401 for the quarantined token")
     status = done["status"]
@@ -336,8 +336,8 @@ def test_a_token_in_use_is_refused_after_the_deadline_and_works_again_after_a_cl
 
 
 def test_every_form_of_binding_a_quarantined_identity_is_refused_from_anywhere(governed: Cluster, place: str) -> None:
-    service_account(governed, place)
     govern(governed, place, quarantine_after("1s"))
+    service_account(governed, place)
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     elsewhere = governed.namespace("elsewhere")
     rbac = "rbac.authorization.k8s.io"
@@ -363,12 +363,12 @@ def test_every_form_of_binding_a_quarantined_identity_is_refused_from_anywhere(g
 
 
 def test_a_quarantined_token_secret_cannot_be_undone_or_doubled(governed: Cluster, place: str) -> None:
+    govern(governed, place, {**quarantine_after("3s"), "rules": ["Unowned"]})
+    governed.create(claim(place, subjects={"serviceAccounts": {"names": ["free"]}}))
     service_account(governed, place)
     service_account(governed, place, "free")
     governed.create(token_secret(place, "ci-token", "ci"))
     governed.create(token_secret(place, "free-token", "free"))
-    govern(governed, place, {**quarantine_after("1s"), "rules": ["Unowned"]})
-    governed.create(claim(place, subjects={"serviceAccounts": {"names": ["free"]}}))
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     refused(lambda: governed.patch("secrets", "ci-token", {"metadata": {"labels": {OFF: None}}}, place))
     refused(lambda: governed.create(token_secret(place, "second", "ci")))
@@ -382,12 +382,12 @@ def test_revocation_deletes_the_token_and_its_name_stays_refused(
     governed: Cluster, place: str, metrics: Callable[[], Any]
 ) -> None:
     before = metrics().value("tenure_revocation_latency_seconds_count", cause="LegacyToken")
-    service_account(governed, place)
+    govern(governed, place, {**quarantine_after("2s", revokeAfter="1s"), "rules": ["LegacyToken"]})
     governed.apply(owner("payments"))
     governed.create(claim(place))
+    service_account(governed, place)
     governed.create(token_secret(place, "ci-token", "ci"))
     token = token_of(governed, place, "ci-token")
-    govern(governed, place, {**quarantine_after("1s", revokeAfter="1s"), "rules": ["LegacyToken"]})
     gone = wait_finding(governed, place, "LegacyToken", "Secret/ci-token", "Resolved")
     assert governed.get("secrets", "ci-token", place) is None
 
@@ -423,10 +423,10 @@ def test_the_tokens_of_a_quarantined_identity_are_revoked_and_stay_so_after_its_
     governed: Cluster, place: str
 ) -> None:
     governed.apply(owner("payments"))
+    govern(governed, place, {**quarantine_after("3s", revokeAfter="1s"), "rules": ["Unowned"]})
     service_account(governed, place)
     governed.create(token_secret(place, "one", "ci"))
     governed.create(token_secret(place, "two", "ci"))
-    govern(governed, place, {**quarantine_after("1s", revokeAfter="1s"), "rules": ["Unowned"]})
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     eventually(lambda: not [s for s in governed.list("secrets", place)], what="both tokens deleted")
     assert governed.get("serviceaccounts", "ci", place) is not None, "deleting the identity itself comes later"
@@ -439,10 +439,10 @@ def test_the_tokens_of_a_quarantined_identity_are_revoked_and_stay_so_after_its_
 
 
 def test_a_person_releases_with_the_verb_and_the_finding_is_open_again(governed: Cluster, place: str) -> None:
+    govern(governed, place, {**quarantine_after("3s"), "rules": ["Unowned"]})
     service_account(governed, place)
     governed.create(token_secret(place, "ci-token", "ci"))
     token = token_of(governed, place, "ci-token")
-    govern(governed, place, {**quarantine_after("2s"), "rules": ["Unowned"]})
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     [quarantine] = governed.list("quarantines", place)
     name = quarantine["metadata"]["name"]
@@ -461,9 +461,9 @@ def test_a_person_releases_with_the_verb_and_the_finding_is_open_again(governed:
 
 
 def test_an_emergency_finalizer_removal_by_a_releaser_gives_back_too(governed: Cluster, place: str) -> None:
+    govern(governed, place, {**quarantine_after("2s"), "rules": ["Unowned"]})
     service_account(governed, place)
     governed.create(token_secret(place, "ci-token", "ci"))
-    govern(governed, place, {**quarantine_after("1s"), "rules": ["Unowned"]})
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     [quarantine] = governed.list("quarantines", place)
     name = quarantine["metadata"]["name"]
@@ -485,8 +485,8 @@ def test_an_emergency_finalizer_removal_by_a_releaser_gives_back_too(governed: C
 
 
 def test_suspend_holds_the_act_and_the_clock_goes_on(governed: Cluster, place: str) -> None:
-    service_account(governed, place)
     govern(governed, place, quarantine_after("1s"), suspend=True)
+    service_account(governed, place)
 
     def blocked() -> Json | None:
         found = finding(governed, place, "Unowned", "ServiceAccount/ci")
@@ -523,7 +523,17 @@ def test_two_policies_of_equal_precedence_say_so_and_nothing_acts(governed: Clus
     found = wait_finding(governed, place, "Unowned", "ServiceAccount/ci")
     assert found["status"]["mode"] == "Audit"
     governed.delete("governancepolicies", f"{place}-b")
-    wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
+
+    def enforced() -> bool:
+        now = finding(governed, place, "Unowned", "ServiceAccount/ci")
+        return now is not None and now["status"]["mode"] == "Enforce"
+
+    eventually(enforced, what="the one that is left enforces")
+    again = finding(governed, place, "Unowned", "ServiceAccount/ci")
+    assert again is not None
+    assert again["status"]["due"] == found["status"]["due"], "no deadline moves because policies do"
+    service_account(governed, place, "later")
+    wait_finding(governed, place, "Unowned", "ServiceAccount/later", "Quarantined")
 
 
 def test_the_adoption_grace_spares_what_existed_and_not_what_came_later(governed: Cluster, place: str) -> None:
@@ -565,11 +575,9 @@ def test_deleting_and_recreating_the_subject_restarts_no_clock(governed: Cluster
 def test_the_blast_radius_lets_one_through_and_says_why_the_others_wait(
     governed: Cluster, place: str, metrics: Callable[[], Any]
 ) -> None:
+    govern(governed, place, quarantine_after("2s"), blastRadius={**FREE, "maxActions": 1})
     for number in range(4):
         service_account(governed, place, f"sa-{number}")
-    govern(
-        governed, place, quarantine_after("2s"), blastRadius={"maxActions": 1, "window": "1h", **FREE, "maxActions": 1}
-    )
 
     def waiting() -> list[Json] | None:
         found = governed.list("identityfindings", place)
@@ -587,8 +595,8 @@ def test_the_blast_radius_lets_one_through_and_says_why_the_others_wait(
 
 
 def test_each_step_is_an_event_on_subject_and_finding(governed: Cluster, place: str) -> None:
-    service_account(governed, place)
     govern(governed, place, quarantine_after("1s"))
+    service_account(governed, place)
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
 
     def said() -> bool:
@@ -605,8 +613,8 @@ def test_each_step_is_an_event_on_subject_and_finding(governed: Cluster, place: 
 
 
 def test_a_touched_guard_is_rebuilt(governed: Cluster, place: str) -> None:
-    service_account(governed, place)
     govern(governed, place, quarantine_after("1s"))
+    service_account(governed, place)
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     operator = "system:serviceaccount:tenure-system:tenure"
     refused(lambda: governed.delete("quarantineguards", "guard", place))
@@ -616,9 +624,9 @@ def test_a_touched_guard_is_rebuilt(governed: Cluster, place: str) -> None:
 
 
 def test_a_namespace_that_holds_a_quarantine_ends(governed: Cluster, place: str) -> None:
+    govern(governed, place, quarantine_after("1s"))
     service_account(governed, place)
     governed.create(token_secret(place, "ci-token", "ci"))
-    govern(governed, place, quarantine_after("1s"))
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
     governed.delete_namespace(place, wait=True)
 
@@ -649,12 +657,9 @@ def test_the_metrics_tell_the_finding_and_its_decision(
     name = found["metadata"]["name"]
 
     def deadline() -> float | None:
-        now = metrics()
-        return (
-            now.value("tenure_finding_decision_deadline_timestamp_seconds", namespace=place, name=name)
-            if now.has("tenure_finding_decision_deadline_timestamp_seconds", namespace=place, name=name)
-            else None
-        )
+        samples = metrics().samples("tenure_finding_decision_deadline_timestamp_seconds")
+        mine = {("namespace", place), ("name", name)}
+        return next((value for labels, value in samples.items() if mine <= labels), None)
 
     assert eventually(deadline) == instant(found["status"]["due"]).timestamp()
     governed.create(claim(place))

@@ -28,7 +28,7 @@ def _tell(narrator: Narrator) -> None:
             narrator.failed(str(error))
             if chosen.operator is not None:
                 narrator.said("the end of the operator's log:")
-                narrator.quote(chosen.operator.log_tail(30))
+                narrator.log(chosen.operator.log_tail(40))
             raise
         finally:
             # From here on only cleaning up: a second Ctrl-C must not leave half of it behind.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import urllib3
 
-from tests.demo.narrator import Narrator
 from tests.support.cluster import Cluster
 
 INTERVAL = 0.25  # seconds between two requests
@@ -59,19 +58,10 @@ class Caller(threading.Thread):
         """The last answer, 0 before the first."""
         return self.stretches[-1].status if self.stretches else 0
 
-    @property
-    def answers(self) -> int:
-        """Answers so far."""
-        return sum(stretch.answers for stretch in self.stretches)
-
-    def wait(self, narrator: Narrator, status: int, timeout: float) -> None:
-        """Returns once the answer is this status."""
-
-        def answered() -> bool:
-            assert self.status == status, f"{self.name} is answered {self.status}"
-            return True
-
-        narrator.wait(f"waiting until {self.name} is answered {status}", answered, timeout)
+    def answered(self, status: int) -> bool:
+        """True when the last answer was this status; else raises AssertionError."""
+        assert self.status == status, f"{self.name} is answered {self.status}"
+        return True
 
     def always(self, status: int) -> None:
         """Raises AssertionError unless every answer was this status."""

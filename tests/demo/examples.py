@@ -1,4 +1,4 @@
-"""`examples/` as the demo applies it: the same objects, with days as seconds and, on somebody's cluster, other names."""
+"""`examples/` as the demo applies it: the same objects, days as seconds and, on somebody's cluster, other names."""
 
 from __future__ import annotations
 

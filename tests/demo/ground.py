@@ -20,6 +20,7 @@ from kubernetes import config as kubernetes_config
 
 from tests.demo.examples import FOLDER, Json, Names, in_seconds, only_in, read
 from tests.demo.narrator import Narrator
+from tests.support.binary import ensure_binary
 from tests.support.cluster import REPOSITORY, ApiError, Cluster, NotYet, eventually, kubectl_binary
 from tests.support.operator import Operator
 
@@ -63,6 +64,8 @@ class Ground:
         self.names = Names()
         self.cluster: Cluster
         self.operator: Operator | None = None
+        self.directory = Path(tempfile.mkdtemp(prefix="tenure-demo-"))
+        """Private; what processes write while the demo runs lies here."""
 
     @property
     def arguments(self) -> list[str]:
@@ -79,7 +82,14 @@ class Ground:
 
     def run_operator(self) -> Operator:
         """Starts `tenure run` and waits until its inventory is complete."""
-        operator = Operator(self.cluster.kubeconfig, arguments=self.arguments, wait=False)
+        directory = self.directory / "operator"
+        operator = Operator(
+            self.cluster.kubeconfig,
+            arguments=self.arguments,
+            environment={"TMPDIR": str(directory)},  # a client key may pass through a temporary file
+            directory=directory,
+            wait=False,
+        )
         self.operator = operator
         operator.start()
         with self.narrator.waiting("waiting for the operator's first complete inventory"):
@@ -97,7 +107,11 @@ class Ground:
 
     def close(self) -> None:
         """Ends the operator and removes what was made. Raises NotClean."""
-        raise NotImplementedError
+        if self.operator is not None:
+            self.operator.close()
+        if hasattr(self, "cluster"):
+            self.cluster.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _title(manifest: Json) -> str:
@@ -108,6 +122,7 @@ class OwnGround(Ground):
     """A control plane in a private directory; ending it removes everything."""
 
     def prepare(self) -> None:
+        ensure_binary()  # says itself how far it is
         with self.narrator.waiting("starting etcd, kube-apiserver and kube-controller-manager"):
             self.cluster = Cluster.local(audit=False)
         version = self.cluster.request("GET", "/version")[1]["gitVersion"]
@@ -116,22 +131,15 @@ class OwnGround(Ground):
             self.cluster.install()
         self.narrator.said("Tenure is installed: its kinds, the operator's rights, the admission policies")
 
-    def close(self) -> None:
-        if self.operator is not None:
-            self.operator.close()
-        if hasattr(self, "cluster"):
-            self.cluster.close()
-
 
 class CurrentGround(Ground):
-    """The current kubeconfig's cluster: one namespace of the demo's own, its owners, and a policy for that namespace."""
+    """The current kubeconfig's cluster: a namespace of the demo's own, its owners, and a policy for that namespace."""
 
     whole = False
 
     def __init__(self, narrator: Narrator, context: str | None) -> None:
         super().__init__(narrator)
         self._context = context
-        self._directory: Path | None = None
         self._precedence = 0
         self._wrote = False
 
@@ -140,8 +148,8 @@ class CurrentGround(Ground):
         return ["--namespaces", self.names.namespace]
 
     def prepare(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="tenure-demo-"))
-        kubeconfig, context = static_kubeconfig(self._directory, self._context)
+        tempfile.tempdir = str(self.directory)  # kubeconfigs of the demo's users, kubectl's cache
+        kubeconfig, context = static_kubeconfig(self.directory, self._context)
         self.cluster = Cluster(kubeconfig)
         try:
             self._check(context)
@@ -150,18 +158,20 @@ class CurrentGround(Ground):
         self.names = Names.own(uuid.uuid4().hex[:6])
         self._wrote = True
         self.narrator.said(
-            f"context {context}: everything happens in the namespace {self.names.namespace}, which is new; outside it only "
-            f"the IdentityOwners {self.names.payments} and {self.names.platform} and the GovernancePolicy {self.names.policy} "
-            f"are written (precedence {self._precedence}, for that namespace alone), and the installation's own state"
+            f"context {context}: everything happens in the namespace {self.names.namespace}, which is new; outside it "
+            f"only the IdentityOwners {self.names.payments} and {self.names.platform}, the GovernancePolicy "
+            f"{self.names.policy} (precedence {self._precedence}, for that namespace alone) and the installation's own "
+            "state are written"
         )
 
     def _check(self, context: str) -> None:
         for file in sorted((REPOSITORY / "crds").glob("*.yaml")):
             self._installed(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{file.stem}", context)
         self._installed("/apis/rbac.authorization.k8s.io/v1/clusterroles/tenure", context)
-        self._installed(
-            "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/tenure-guard-tokens", context
-        )
+        for policy in ("tenure-own-kinds", "tenure-own-claims", "tenure-guard-tokens", "tenure-guard-secrets"):
+            self._installed(
+                f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{policy}", context
+            )
         self._installed(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/serviceaccounts/tenure", context)
         missing = [f"{verb} {plural}" for verb, group, plural in NEEDED if not self._may(verb, group, plural)]
         if missing:
@@ -204,17 +214,12 @@ class CurrentGround(Ground):
             if self._wrote:
                 left = self._remove()
         finally:
-            if self.operator is not None:
-                self.operator.close()
-            if hasattr(self, "cluster"):
-                self.cluster.close()
-            if self._directory is not None:
-                shutil.rmtree(self._directory, ignore_errors=True)
+            super().close()
         if left:
             raise NotClean("; ".join(left))
 
     def _remove(self) -> list[str]:
-        """Removes all of it, as far as it can; what is left. The operator still runs: its finalizers are its own to lift."""
+        """Removes it all, as far as it can; what is left. The operator still runs: it lifts its finalizers itself."""
         left = []
         for what, remove in (
             (f"kubectl delete namespace {self.names.namespace}", self._remove_namespace),
@@ -238,11 +243,13 @@ class CurrentGround(Ground):
                 for quarantine in self.cluster.list("quarantines", name):
                     self.cluster.patch("quarantines", quarantine["metadata"]["name"], MERGE_AWAY, name)
                 eventually(lambda: self.cluster.get("namespaces", name) is None, 60, what=f"end of namespace {name}")
+        self.narrator.said(f"namespace {name} is gone")
 
     def _remove_cluster_scoped(self) -> None:
         self.cluster.delete("governancepolicies", self.names.policy)
         for owner in (self.names.payments, self.names.platform):
             self.cluster.delete("identityowners", owner)
+        self.narrator.said("so are its GovernancePolicy and IdentityOwners")
 
     def _await_guard(self) -> None:
         def clean() -> bool:
@@ -268,15 +275,16 @@ def static_kubeconfig(directory: Path, context: str | None) -> tuple[Path, str]:
     if "exec" in user or "auth-provider" in user:
         answered = kubernetes_client.Configuration()
         try:
-            kubernetes_config.load_kube_config(str(path), client_configuration=answered)
+            kubernetes_config.load_kube_config(str(path), client_configuration=answered)  # type: ignore[no-untyped-call]
         except kubernetes_config.ConfigException as error:
             raise CannotBegin(f"context {config['current-context']}: {error}") from error
         user.clear()
         if answered.cert_file and answered.key_file:
             user |= {"client-certificate": answered.cert_file, "client-key": answered.key_file}
-        bearer = (answered.api_key or {}).get("authorization", "")
-        if bearer:
-            user["token"] = bearer.removeprefix("Bearer ").removeprefix("bearer ")
+        for header in (answered.api_key or {}).values():  # its key has changed between versions of the package
+            user["token"] = header.partition(" ")[2]
+        if not user:
+            raise CannotBegin(f"context {config['current-context']}: its exec plugin gave no credentials")
         _write(path, config)
     return path, config["current-context"]
 

@@ -66,6 +66,11 @@ class Narrator:
             for line in textwrap.wrap(paragraph, self._width - len(INDENT) - 2, break_on_hyphens=False) or [""]:
                 self.console.print(f"[dim]{INDENT}│ {escape(line)}[/]")
 
+    def log(self, text: str) -> None:
+        """Lines of a log as they are, for people and for grep."""
+        for line in text.splitlines():
+            self.console.print(f"[dim]{escape(line)}[/]")
+
     def table(self, rows: Iterable[tuple[str, ...]]) -> None:
         """Rows in columns, the first row as heading."""
         listed = list(rows)

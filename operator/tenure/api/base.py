@@ -42,7 +42,13 @@ def _alias(name: str) -> str:
 class ApiModel(BaseModel):
     """A piece of an API object: frozen, closed, camelCase on the wire and snake_case in Python."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_alias, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=_alias,
+        populate_by_name=True,
+        use_attribute_docstrings=True,  # what `kubectl explain` shows
+    )
 
     @classmethod
     def read(cls, raw: Mapping[str, Any] | None) -> Self:

@@ -37,14 +37,18 @@ class SubjectSet(ApiModel):
     """Objects of one kind, by name and by label: a union."""
 
     names: Annotated[tuple[Name, ...], Field(max_length=256), SET] = ()
+    """By name."""
     selector: LabelSelector | None = None
+    """By label."""
 
 
 class ExternalAccount(ApiModel):
     """An account that lives outside the cluster."""
 
     provider: Annotated[str, Field(min_length=1, max_length=63)]
+    """Where the account lives, such as github."""
     id: Line
+    """Its name there."""
 
 
 class ClaimSubjects(ApiModel):
@@ -66,9 +70,13 @@ class ClaimSubjects(ApiModel):
     )
 
     selector: LabelSelector | None = None
+    """ServiceAccounts and Secrets alike; {} takes all but platform identities and Secrets that are no credentials."""
     service_accounts: SubjectSet | None = None
+    """ServiceAccounts; their token Secrets are covered with them."""
     secrets: SubjectSet | None = None
+    """Secrets."""
     external: Annotated[tuple[ExternalAccount, ...], Field(max_length=256), ATOMIC] = ()
+    """Accounts outside the cluster."""
 
 
 class RoleRef(ApiModel):
@@ -92,37 +100,52 @@ class DeclaredEntitlement(ApiModel):
     )
 
     role_ref: RoleRef
+    """The Role or ClusterRole."""
     namespace: Namespace | None = None
+    """Where it is bound; default: the namespace of the claim."""
     scope: EntitlementScope = EntitlementScope.NAMESPACE
+    """Cluster: bound by a ClusterRoleBinding."""
     reason: Prose | None = None
+    """What it is needed for."""
 
 
 class ClaimCredentials(ApiModel):
     """Rules on the claim's credentials; they may only tighten the policy's."""
 
     max_age: PositiveDuration | None = None
+    """How old a credential may grow; may only tighten the policy."""
 
 
 class ClaimReview(ApiModel):
     """How often somebody attests to the claim."""
 
     interval: PositiveDuration
+    """Time between two attestations."""
 
 
 class OwnedIdentitySpec(ApiModel):
     """What people write of a claim."""
 
     owner: OwnerName
+    """The IdentityOwner. Writing the claim needs the verb claim on it."""
     purpose: Prose
+    """What the identities are for."""
     system: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """The system they belong to; default: the namespace."""
     class_: Annotated[IdentityClass, Schema({"enum": [c.value for c in CLAIMABLE_CLASSES]}), SERVER_DEFAULT] = (
         IdentityClass.WORKLOAD
     )
+    """What sort of identity it is."""
     subjects: ClaimSubjects
+    """What is claimed: names and selectors are a union."""
     entitlements: Annotated[tuple[DeclaredEntitlement, ...], Field(max_length=128), ATOMIC] = ()
+    """Rights that the identities need, and why."""
     credentials: ClaimCredentials | None = None
+    """Rules on the credentials."""
     expires_at: Date | None = None
+    """When the claim ends; default: never. The past is accepted and counts as expired."""
     review: ClaimReview | None = None
+    """How often somebody attests that the claim still holds."""
 
 
 class MatchedCounts(ApiModel):

@@ -66,7 +66,7 @@ def _translate(node: Mapping[str, Any], definitions: Mapping[str, Any], where: s
     node = _resolved(node, definitions)
     out: dict[str, Any] = {}
     description = node.get("description")
-    if description and "enum" not in node:  # an enum's docstring is about the Python class
+    if description:
         out["description"] = " ".join(str(description).split())
     if "const" in node:
         out |= {"type": "string", "enum": [node["const"]]}
@@ -97,6 +97,8 @@ def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
             [base] = [option for option in merged.pop("anyOf") if option.get("type") != "null"]
         else:
             return merged
+        if "enum" in base:  # its docstring is about the Python class
+            base = {key: value for key, value in base.items() if key != "description"}
         validations = [*base.get(VALIDATIONS, []), *merged.get(VALIDATIONS, [])]
         merged = {**base, **merged}
         if validations:

@@ -29,10 +29,15 @@ class DecisionTarget(ApiModel):
     )
 
     kind: TargetKind
+    """What is decided about."""
     name: Name
+    """Its name, in this namespace."""
     uid: Uid
+    """Its uid: a namesake is another."""
     generation: Annotated[int, Field(ge=1, le=9_007_199_254_740_991)] | None = None
+    """metadata.generation of the exception or claim as it was judged."""
     revision: Annotated[int, Field(ge=1, le=9_007_199_254_740_991)] | None = None
+    """spec.revision of the finding as it was judged."""
 
 
 class IdentityDecisionSpec(ApiModel):
@@ -62,11 +67,19 @@ class IdentityDecisionSpec(ApiModel):
     )
 
     target: DecisionTarget
+    """The very state that is decided about."""
     verdict: Verdict
+    """The decision."""
     verb: Annotated[str, Field(min_length=1, max_length=63, pattern="^[a-z]+(-[a-z0-9]+)*$")] | None = None
+    """The right that is used; default: the verdict in lower case. A second party has its own, such as approve-
+    security.
+    """
     reason: Prose
+    """Why."""
     by: User | None = None
+    """Who decided: stamped where the API server can, else checked."""
     granted_by: Annotated[str, Field(max_length=1024)] | None = None
+    """What granted the right: stamped where the API server can, else empty."""
 
     @property
     def used_verb(self) -> str:

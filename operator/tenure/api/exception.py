@@ -50,24 +50,38 @@ class ExceptionTarget(ApiModel):
     )
 
     kind: Annotated[SubjectKind, Schema({"enum": [kind.value for kind in EXCEPTABLE_KINDS]})]
+    """What sort of thing is excepted."""
     name: Name | None = None
+    """One of that kind."""
     selector: LabelSelector | None = None
+    """Those of that kind with these labels; the list is frozen at approval."""
     uid: Uid | None = None
+    """Only the object of this uid."""
 
 
 class IdentityExceptionSpec(ApiModel):
     """What people write of an exception."""
 
     target: ExceptionTarget
+    """What is excepted: kind and name, or kind and selector."""
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=len(Rule)), SET]
+    """Which rules are waived; there is no wildcard."""
     class_: ExceptionClass
+    """Why a waiver is needed; bounds how long it may last."""
     owner: OwnerName
+    """The IdentityOwner that answers for it."""
     justification: Prose
+    """Why."""
     ticket: Line | None = None
+    """Where it was agreed."""
     expires_at: Date
+    """When it ends. The past is accepted and counts as expired."""
     review_by: Date | None = None
+    """When it has to be looked at again."""
     requested_by: User | None = None
+    """Who wrote this spec: stamped where the API server can, else checked."""
     on_behalf_of: User | None = None
+    """The person behind a pipeline, unverified; that person cannot approve it."""
 
 
 class MatchedTarget(ApiModel):

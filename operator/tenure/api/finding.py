@@ -50,46 +50,65 @@ class IdentityFindingSpec(ApiModel):
     model_config = ConfigDict(json_schema_extra={MAP_TYPE: "atomic"})
 
     rule: Rule
+    """The rule that is violated."""
     revision: Annotated[int, Field(ge=1, le=9_007_199_254_740_991)] = 1
+    """Rises when the uid of the subject, the risk or the proposed act change."""
     subject: FindingSubject
+    """What violates it."""
 
 
 class FindingRisk(ApiModel):
     """The grade, and each reason with its binding and role."""
 
     level: Risk
+    """The higher of the rule's base and the worst grade of what the subject is bound to."""
     reasons: Annotated[tuple[LineText, ...], First(8), ATOMIC] = ()
+    """Each with its binding and role."""
 
 
 class Accountable(ApiModel):
     """Who answers now, since when, after how many steps of escalation."""
 
     owner: ShortText = ""
+    """The IdentityOwner; empty: nobody."""
     since: Timestamp | None = None
+    """Since when."""
     step: Count = 0
+    """Steps of escalation that have passed."""
 
 
 class Act(ApiModel):
     """One act of enforcement."""
 
     verdict: Verdict
+    """What was done."""
     decided: Timestamp | None = None
+    """When it was decided."""
     started: Timestamp | None = None
+    """When it began."""
     enforced: Timestamp | None = None
+    """When it was done."""
     verified: Timestamp | None = None
+    """When its effect was proved."""
     error: LineText = ""
+    """Why it failed."""
 
 
 class FindingDecision(ApiModel):
     """What decided the finding. `verdict` is empty where no verdict was given: a claim, a fix, the subject's end."""
 
     verdict: Annotated[str, Clip(32)] = ""
+    """Empty where none was given: a claim, a fix, the end of the subject."""
     source: DecisionSource
+    """What ended the indecision."""
     by: Annotated[str, Clip(253)] = ""
+    """Who."""
     reference: Annotated[str, Clip(320)] = ""
+    """The object that decided."""
     class_: Annotated[str, Clip(32)] = ""
     """The exception's class where one decided, so that exceptions distort no average; else empty."""
     late: bool = False
+    """After the deadline."""
 
 
 class Evidence(ApiModel):
@@ -120,33 +139,61 @@ class IdentityFindingStatus(ApiModel):
     model_config = ConfigDict(json_schema_extra={MAP_TYPE: "atomic"})
 
     subject: Annotated[str, Clip(320)] = ""
+    """Kind/name, for a column."""
     phase: Phase = Phase.OPEN
+    """Open, Excepted, Quarantined or Resolved."""
     risk: FindingRisk
+    """How bad it is, and why."""
     class_: IdentityClass = IdentityClass.WORKLOAD
+    """The class of the identity."""
     accountable: Accountable = Accountable()
+    """Who answers now."""
     message: Annotated[str, Clip(400)] = ""
+    """Why the rule holds, in words."""
     observable: Timestamp | None = None
+    """When the rule first held, never before the first complete inventory."""
     detected: Timestamp | None = None
+    """When Tenure saw it."""
     due: Timestamp | None = None
+    """When its time is up."""
     decided: Timestamp | None = None
+    """When it was decided."""
     enforced: Timestamp | None = None
+    """When the first act was done."""
     verified: Timestamp | None = None
+    """When the effect of the first act was proved."""
     opened: Timestamp | None = None
+    """When the present opening began."""
     opening: Count = 1
+    """How often it was opened."""
     used_seconds: Count = 0
+    """Time used in earlier openings."""
     due_outcome: DueOutcome = DueOutcome.PENDING
+    """How this opening counted: met, missed, or not yet."""
     on_deadline: OnDeadline = OnDeadline.NOTHING
+    """What happens when its time is up."""
     enforce_not_before: Timestamp | None = None
+    """No act before."""
     mode: Mode = Mode.AUDIT
+    """Whether the deadline would act."""
     acts: Annotated[tuple[Act, ...], First(8), ATOMIC] = ()
+    """What was done."""
     residual: Annotated[tuple[LineText, ...], First(8), ATOMIC] = ()
+    """What stays possible."""
     decision: FindingDecision | None = None
+    """What decided it."""
     evidence: Annotated[tuple[Evidence, ...], First(8), ATOMIC] = ()
+    """What it rests on."""
     debt: Debt = Debt()
+    """Renewals and exempt time of the lineage."""
     managed_by: ManagedBy | None = None
+    """What writes the subject."""
     released: Timestamp | None = None
+    """When a person last released it."""
     resolved: Timestamp | None = None
+    """When the rule ceased to hold."""
     conditions: Conditions = ()
+    """Blocked, Contended, EnforcementFailed, Stale, DecisionPending."""
 
     def fitted(self, limit: int = FITTED_BYTES) -> Self:
         """The same status in at most `limit` bytes of JSON: lists are cut first (acts lose the oldest), then words."""

@@ -16,9 +16,13 @@ class GuardEntry(ApiModel):
     """What a refusal says: which Quarantine (`namespace/name`), whose, how to reach them."""
 
     quarantine: Annotated[str, Field(min_length=3, max_length=317)]
-    owner: ShortText = ""
-    contact: Annotated[str, Clip(253)] = ""
+    """namespace/name of the Quarantine."""
+    owner: ShortText | None = None
+    """Who answers for the identity."""
+    contact: Annotated[str, Clip(253)] | None = None
+    """How they are reached."""
     service_account: NameText | None = None
+    """Whose token the Secret is."""
 
 
 Entries = Annotated[dict[str, GuardEntry], Field(max_length=MAX_ENTRIES), WHOLE]
@@ -28,10 +32,15 @@ class QuarantineGuardSpec(ApiModel):
     """Quarantined names; `subjects` and `groups` stand only in the operator's namespace, for bindings from anywhere."""
 
     service_accounts: Entries = Field(default_factory=dict)
+    """Quarantined ServiceAccounts of the namespace."""
     secrets: Entries = Field(default_factory=dict)
+    """Quarantined Secrets of the namespace."""
     revoked_names: Entries = Field(default_factory=dict)
+    """Names of revoked token Secrets, refused to everybody."""
     subjects: Entries = Field(default_factory=dict)
+    """User names of quarantined ServiceAccounts, for bindings from anywhere."""
     groups: Entries = Field(default_factory=dict)
+    """Groups of namespaces with quarantined ServiceAccounts, for bindings from anywhere."""
 
 
 KIND = Kind(

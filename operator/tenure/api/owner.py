@@ -27,7 +27,9 @@ class Contact(ApiModel):
     """Where the owner is reached."""
 
     type: Annotated[str, Field(min_length=1, max_length=32, pattern="^[A-Z][A-Za-z0-9]*$")]
+    """How: Email, Chat, Phone, Pager, Url, Ticket or a word of your own."""
     value: Line
+    """The address, channel or number."""
 
 
 class EscalationStep(ApiModel):
@@ -38,7 +40,9 @@ class EscalationStep(ApiModel):
         Field(min_length=2, max_length=4),
         Cel("self.matches('^([1-9][0-9]?|100)%$')", "must be a share of the decision time from 1% to 100%"),
     ]
+    """Share of the decision time that has passed, from 1% to 100%."""
     to: OwnerName
+    """The IdentityOwner that is told, and answers from then on."""
 
     @property
     def share(self) -> float:
@@ -50,12 +54,19 @@ class IdentityOwnerSpec(ApiModel):
     """What people write of an owner."""
 
     display_name: Line | None = None
+    """The name for people."""
     contacts: Annotated[tuple[Contact, ...], Field(max_length=16), ATOMIC] = ()
+    """How the owner is reached; refusals and findings show the first."""
     groups: Annotated[tuple[Line, ...], Field(max_length=64), SET] = ()
+    """RBAC groups that act for this owner. They are told and shown; rights come from RBAC alone."""
     backup: OwnerName | None = None
+    """Another owner, accountable while this one is missing or suspended."""
     escalation: Annotated[tuple[EscalationStep, ...], Field(max_length=8), ATOMIC] = ()
+    """Who is told when a decision is late."""
     namespace_selector: LabelSelector | None = None
+    """Namespaces where it may be claimed for; absent: everywhere."""
     suspended: Annotated[bool, SERVER_DEFAULT] = False
+    """No longer answers: its claims are vacant, its backup becomes accountable."""
 
 
 class IdentityOwnerStatus(ApiModel):

@@ -44,13 +44,21 @@ class QuarantineSpec(ApiModel):
     """What is wanted; every write is the operator's."""
 
     subject: QuarantineSubject
+    """What loses its use."""
     findings: Annotated[tuple[Name, ...], Field(max_length=64), SET] = ()
+    """The findings that want it."""
     stages: Annotated[tuple[Stage, ...], Field(max_length=len(Stage)), SET] = ()
+    """The stages wanted."""
     verdict: Literal[Verdict.QUARANTINE, Verdict.REVOKE] = Verdict.QUARANTINE
+    """Quarantine, or Revoke."""
     revoke_at: Timestamp | None = None
+    """When it is revoked, unless use is attempted."""
     stage_interval: Duration | None = None
+    """Time between two stages."""
     hold_after_use: Duration | None = None
+    """Revocation waits that long after an attempted use."""
     reason: ProseText = ""
+    """Why, in words."""
 
 
 class StageStatus(ApiModel):
@@ -63,7 +71,7 @@ class StageStatus(ApiModel):
 
 
 class DisabledToken(ApiModel):
-    """A token Secret whose label we set, with the label's pre-image (None: there was none) and the ServiceAccount it
+    """A token Secret whose label we set, with its pre-image (absent: there was none) and the ServiceAccount it
     belongs to."""
 
     name: NameText
@@ -151,14 +159,20 @@ class QuarantineStatus(ApiModel):
 
     observed_generation: int = -1
     stages: Annotated[tuple[StageStatus, ...], First(8), keyed("name")] = ()
+    """How far each stage is."""
     # Records from which things are restored and refused: too many of them is an error, never a silent cut.
     disabled_tokens: Annotated[tuple[DisabledToken, ...], Field(max_length=2000), ATOMIC] = ()
+    """Token Secrets that were switched off, with the label as it was."""
     pre_images: Annotated[tuple[PreImage, ...], Field(max_length=500), ATOMIC] = ()
+    """Bindings as they were before the first change."""
     revoked: Annotated[tuple[Revoked, ...], Field(max_length=2000), ATOMIC] = ()
+    """Names that stay refused."""
     last_attempt: Timestamp | None = None
+    """When use was last attempted."""
     tripwire: Tripwire | None = None
     release: QuarantineRelease | None = None
     reverts: Annotated[tuple[Revert, ...], First(16), ATOMIC] = ()
+    """What others undid."""
     conditions: Conditions = ()
 
 

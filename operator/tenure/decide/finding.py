@@ -116,7 +116,7 @@ def step(
         after = after.model_copy(update={"due_outcome": DueOutcome.MISSED})
     act, held = _due_act(after, terms, hold, now)
     after = after.model_copy(
-        update={"conditions": _conditions(after, before, rule, evaluation, held or (blocked if act else ""), hold, now)}
+        update={"conditions": _conditions(after, before, rule, evaluation, held or (blocked if act or standing else ""), hold, now)}
     )
     after = _fitted(after, evaluation.key)
     spec = _spec(previous, evaluation, rule, before, after)

@@ -96,6 +96,7 @@ class Enforcer:
         self._blocked: dict[Key, str] = {}
         self._waiting: dict[Key, str] = {}
         self._vanished: dict[Key, list[Quarantine]] = {}
+        self._given_back: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     # --- the port the loop sees --------------------------------------------------------------------------------
@@ -110,7 +111,9 @@ class Enforcer:
         namespace = self._store.namespaces.get(quarantine.namespace)
         if namespace is None or namespace.deleting:
             return
-        if FINALIZER in quarantine.finalizers and quarantine.status and quarantine.status.disabled_tokens:
+        if quarantine.uid in self._given_back:
+            self._given_back.discard(quarantine.uid)
+        elif not _is_record(quarantine) and quarantine.status and quarantine.status.disabled_tokens:
             self._vanished.setdefault(_subject(quarantine), []).append(quarantine)
             self.consider(_subject(quarantine))
 
@@ -200,7 +203,8 @@ class Enforcer:
         standing = any(not _is_record(q) for q in self._about(key))
         if not due or standing:
             self._pending.pop(key, None)
-            self._unblock(key)
+            if not standing:  # what blocks a standing Quarantine's next step is that step's to say
+                self._unblock(key)
             return
         self._pending[key] = min(due, key=order)
         self._queue.add(_PICK)
@@ -355,7 +359,7 @@ class Enforcer:
     async def _advance(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
         """Stages in order, then revocation when its time has come."""
         spec = self._renewed_intent(quarantine.spec, wishes)
-        if spec != quarantine.spec:
+        if spec != quarantine.spec or FINALIZER not in quarantine.finalizers:
             quarantine = await self._write_intent(quarantine.namespace, quarantine.name, spec)
         if self._guards.lacks(quarantine):
             await self._guards.rebuild(quarantine.namespace)
@@ -516,11 +520,11 @@ class Enforcer:
         """Deletes the quarantined token Secrets once `revokeAt` has passed, no use is recent and the cap allows it."""
         at, status = quarantine.spec.revoke_at, quarantine.status or QuarantineStatus()
         left = _unrevoked(status)
-        if at is None or not left:
-            return
         now = self._now()
-        if now < at:
-            self._queue.at(key, at)
+        if at is None or not left or now < at:
+            self._unblock(key)
+            if at is not None and left:
+                self._queue.at(key, at)
             return
         until = await self._used_until(quarantine, left)
         if until is not None and until > now:
@@ -676,6 +680,7 @@ class Enforcer:
             key, quarantine.spec.subject.uid, quarantine.spec.findings, events.QUARANTINE_RELEASED, note, "Release"
         )
         self._metrics.action(Verdict.RELEASE.value, kind, "verified")
+        self._given_back.add(quarantine.uid)
         await self._drop_finalizer(quarantine)
         await self._guards.rebuild(quarantine.namespace)
 

@@ -135,7 +135,7 @@ def entries_of(quarantine: Quarantine, store: Store) -> QuarantineGuardSpec:
     ending = quarantine.deletion is not None or (status is not None and status.release is not None)
     owner, contact = _owner(quarantine, store)
     reference = f"{namespace}/{quarantine.name}"
-    entry = GuardEntry(quarantine=reference, owner=owner, contact=contact)
+    entry = GuardEntry(quarantine=reference, owner=owner or None, contact=contact or None)
     revoked = {r.name: _with(entry, r.service_account) for r in status.revoked} if status else {}
     if ending:
         return QuarantineGuardSpec(revoked_names=revoked)

@@ -33,7 +33,7 @@ _WORKLOADS = (
     ("batch", "cronjobs"),
 )
 _INTO_PODS = (
-    # GET counts too: it opens exec and attach over WebSocket (kubernetes.md, ecosystem.md R09)
+    # GET counts too: before 1.35 it opens them over WebSocket
     ("pods/exec", ("create", "get")),
     ("pods/attach", ("create", "get")),
     ("pods/portforward", ("create", "get")),

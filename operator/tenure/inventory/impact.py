@@ -57,11 +57,11 @@ def _unreadable(store: Store, kind: str, old: Held | None, new: Held | None) -> 
     if kind in ("GovernancePolicy", "IdentityOwner"):
         yield from subjects(store)
     elif kind in KINDS:
-        for held in _both(old, new):
-            if not isinstance(held, Namespace):
-                yield from _everything_in(store, held.namespace)
-                if new is None:
-                    yield Key(kind, held.namespace, held.name)
+        held = new if new is not None else old
+        if isinstance(held, Authored | Unprocessable):
+            yield from _everything_in(store, held.namespace)
+            if new is None:
+                yield Key(kind, held.namespace, held.name)
 
 
 def _both(old: R | None, new: R | None) -> Iterator[R]:

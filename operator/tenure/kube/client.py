@@ -695,7 +695,7 @@ class Kube:
     # --- who and what may we -----------------------------------------------------------------------------------
 
     async def connection(self) -> Connection:
-        """How to connect as this client does; the token is good until `expires` (None = unknown) and then asked anew."""
+        """How to connect as this client does; the token is good until `expires` (None = unknown), then ask again."""
         configuration = self._configuration
         header = await self._credentials.header()
         scheme, _, token = header.partition(" ") if header else ("", "", "")

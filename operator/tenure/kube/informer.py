@@ -201,6 +201,7 @@ class Informer(Generic[R]):
         self._pauses = pauses(*self._pause_range)
         self._version = ""  # where the watch goes on; "" = a list is needed
         self._highest = 0  # the highest resourceVersion the server told us
+        self._fails_open = False  # whether the last failure was of a watch that the server had accepted
         self._silences = 0  # watches in a row that died of silence
         self._went_well = False  # whether a watch worked since the last time we listed without a pause
         self._unreadable: set[tuple[str, str, str]] = set()  # (namespace, name, uid) already logged
@@ -288,9 +289,13 @@ class Informer(Generic[R]):
         """One watch, until the server ends it in good order."""
         loop = asyncio.get_running_loop()
         healthy: asyncio.TimerHandle | None = None
+        accepted = False
 
         def opened() -> None:
-            nonlocal healthy
+            nonlocal healthy, accepted
+            accepted = True
+            if not self._fails_open:
+                self._recovered("open")
             healthy = loop.call_later(_HEALTHY_AFTER, self._recovered, "watch")
 
         events = self._kube.watch(
@@ -313,6 +318,9 @@ class Informer(Generic[R]):
                     if count % _BREATH == 0:
                         # Lines that came in one piece are handed out without a pause: a burst would hold the loop.
                         await asyncio.sleep(0)
+        except Exception:
+            self._fails_open = accepted
+            raise
         finally:
             if healthy:
                 healthy.cancel()
@@ -352,13 +360,14 @@ class Informer(Generic[R]):
             logger.warning("%s", text)
 
     def _recovered(self, doing: str) -> None:
-        """A list that worked says nothing about a watch that failed; a working watch ends every failure."""
+        """A list that worked says nothing about a watch that failed, nor does an accepted watch about one that broke
+        while it was open; a watch that works ends every failure."""
         if doing == "watch":
             self._went_well = True
             self._pauses = pauses(*self._pause_range)
-        if self.failing and (doing == "watch" or self.failing.startswith("list ")):
+        if self.failing and (doing != "list" or self.failing.startswith("list ")):
+            logger.info("%s: works again", self.failing.partition(":")[0])
             self.failing = ""
-            logger.info("%s %s: works again", doing, self._where())
 
 
 def _version(obj: Raw) -> str:

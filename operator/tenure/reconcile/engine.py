@@ -22,6 +22,8 @@ from tenure.api.names import (
     LABEL_RULE,
     DueOutcome,
 )
+from tenure.api.owner import IdentityOwnerStatus
+from tenure.api.policy import GovernancePolicyStatus
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish
 from tenure.inventory.impact import affected
@@ -75,8 +77,18 @@ class Engine:
     """Construct, `start` once every informer is synced, `stop`. One event loop."""
 
     def __init__(
-        self, kube: Kube, store: Store, ledger: Ledger, judge: Judge, metrics: Metrics, recorder: Recorder
+        self,
+        kube: Kube,
+        store: Store,
+        ledger: Ledger,
+        judge: Judge,
+        metrics: Metrics,
+        recorder: Recorder,
+        *,
+        observed: tuple[str, ...] = (),
     ) -> None:
+        """`observed` are the namespaces the installation is held to, () for the whole cluster."""
+        self._observed = observed
         self._kube = kube
         self.store = store
         self._ledger = ledger
@@ -149,6 +161,9 @@ class Engine:
         elif kind == "IdentityFinding" and new is None and self._suppressed:
             for key in self._suppressed.pop(record.namespace, ()):
                 self.queue.add(key)
+        elif kind == "ServiceAccount" and old is not None and (new is None or new.uid != old.uid):
+            for quarantine in self.store.quarantines_in(old.namespace):  # records of its revoked tokens end with it
+                self.queue.add(_subject_key(quarantine.spec.subject))
         elif kind == "Quarantine" and new is None and isinstance(old, Authored) and self.enforcement:
             self.enforcement.vanished(old)
         elif kind == "QuarantineGuard" and self.enforcement:
@@ -342,7 +357,7 @@ class Engine:
         status, due = authored_status(self.store, key, self.now(), self.judge.installation)
         if key.kind not in SUBJECT_KINDS:
             self.queue.at(key, due)  # a subject's own judgement knows this instant too and sets it
-        if status is None or status == record.status:
+        if status is None or status == record.status or self._elsewhere(key, status):
             return
         resource = BY_KIND[key.kind]
         try:
@@ -350,6 +365,15 @@ class Engine:
         except NotFound:
             return  # deleted meanwhile
         self.store.upsert(key.kind, PROJECTIONS[key.kind](stored))
+
+    def _elsewhere(self, key: Key, status: ApiModel) -> bool:
+        """Whether an operator that is held to some namespaces should leave a cluster-scoped object's status alone: it
+        counts nothing there, and another operator's figures must not be overwritten with that."""
+        if not self._observed:
+            return False
+        if isinstance(status, GovernancePolicyStatus):
+            return status.namespaces == 0 and not status.conflicts
+        return isinstance(status, IdentityOwnerStatus) and not self.store.claims_of_owner(key.name)
 
     # --- reading for others --------------------------------------------------------------------------------------
 

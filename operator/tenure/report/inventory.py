@@ -270,6 +270,8 @@ class _Reporter:
         key = Key("Secret", record.namespace, record.name)
         facts = gather(self._store, key, self._installation)
         judged = evaluation.evaluate(facts, self._seen.now)
+        # The API server refuses a token whose ServiceAccount, of that very uid, is gone.
+        orphaned = facts.identity is None and not self._seen.unseen("ServiceAccount")
         return Credential(
             namespace=record.namespace,
             name=record.name,
@@ -278,7 +280,7 @@ class _Reporter:
             secret_type=record.type,
             created=record.created,
             changed=record.rotated,
-            state="Invalidated" if is_token(record) and record.invalid_since else "Usable",
+            state="Invalidated" if is_token(record) and (record.invalid_since or orphaned) else "Usable",
             invalid_since=record.invalid_since,
             last_used=record.last_used,
             service_account=record.service_account,

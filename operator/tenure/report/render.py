@@ -82,7 +82,6 @@ class _Page:
     def __init__(self, report: Report, platform: bool) -> None:
         self._report = report
         self._platform = platform
-        self._loose_names = {(credential.namespace, credential.name) for credential in report.credentials}
         self._recorded = any(found.name for found in all_findings(report))
 
     def parts(self) -> Iterator[RenderableType]:
@@ -207,13 +206,13 @@ class _Page:
         if credential.type == "ServiceAccountToken":
             if credential.invalid_since:
                 lines.append((0, Text(f"switched off {clean(credential.invalid_since)}", style=_GOOD)))
+            elif credential.state == "Usable":
+                lines.append((0, Text("works")))
             else:
-                lines.append((0, Text("works", style="default")))
+                gone = f"refused: ServiceAccount {credential.service_account} is gone"
+                lines.append((0, Text(clean(gone), style=_DIM)))
             if credential.last_used:
                 lines.append((0, Text(f"last used {clean(credential.last_used)}", style=_DIM)))
-            if (credential.namespace, credential.name) in self._loose_names:
-                gone = f"of ServiceAccount {credential.service_account}, which is gone"
-                lines.append((0, Text(clean(gone), style=_DIM)))
         if credential.quarantine:
             lines.append((0, _held(credential.quarantine)))
         return lines

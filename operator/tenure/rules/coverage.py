@@ -46,18 +46,24 @@ def rank(claim: Claim, record: ServiceAccount | Secret, *, platform: bool) -> in
     """How the claim covers the object itself: NAMED, SELECTED or 0. platform: the namespace is the platform's."""
     subjects = claim.spec.subjects
     own = subjects.service_accounts if isinstance(record, ServiceAccount) else subjects.secrets
-    if own is not None and record.name in own.names:
-        return NAMED
-    for selector in (subjects.selector, own.selector if own is not None else None):
-        if selector is not None and _selects(selector, record, platform):
+    if own is not None:
+        if record.name in own.names:
+            return NAMED
+        if own.selector is not None and _selects(own.selector, record, platform):
             return SELECTED
+    if subjects.selector is not None and _selects(subjects.selector, record, platform):
+        return SELECTED
     return 0
 
 
 def _selects(selector: LabelSelector, record: ServiceAccount | Secret, platform: bool) -> bool:
-    if not selector.match_labels and not selector.match_expressions:
+    # Asked for every subject and every claim of its namespace: the common selector, one label, makes no dict.
+    if selector.match_expressions:
+        return selector.matches(dict(record.labels))
+    if not selector.match_labels:
         return whole_namespace(record, platform=platform)
-    return selector.matches(dict(record.labels))
+    labels = record.labels
+    return all(pair in labels for pair in selector.match_labels.items()) if labels else False
 
 
 def cover(facts: Facts, now: datetime) -> Cover:
@@ -154,9 +160,10 @@ def ends(facts: Facts) -> list[datetime]:
     """When claims that cover the ServiceAccount or Secret end, past and future: each end may change who answers."""
     record, platform = facts.record, facts.governance.platform
     assert isinstance(record, ServiceAccount | Secret)
-    covered = [record] if facts.identity is None else [record, facts.identity]
+    covered = (record,) if facts.identity is None else (record, facts.identity)
     return [
-        claim.spec.expires_at
+        end
         for claim in facts.claims
-        if claim.spec.expires_at is not None and any(rank(claim, found, platform=platform) for found in covered)
+        if (end := claim.spec.expires_at) is not None
+        and any(rank(claim, found, platform=platform) for found in covered)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from tenure.api.base import format_duration, format_timestamp
 from tenure.api.names import Rule
@@ -79,8 +79,8 @@ def legacy_token(case: Case) -> Violation | None:
 
 
 def _day(value: str) -> datetime | None:
-    """The label's day as its first instant; None for anything that is no date."""
+    """The label's day (YYYY-MM-DD) as its first instant; None for anything that is no date."""
     try:
-        return datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=UTC)
+        return datetime.fromisoformat(f"{value}T00:00:00+00:00") if value else None
     except ValueError:
         return None

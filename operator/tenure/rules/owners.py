@@ -92,7 +92,7 @@ def _circle(name: str, owners: Owners, edges: Callable[[Owner], Iterable[str]]) 
     start = owners.get(name)
     if start is None:
         return frozenset()
-    paths: list[tuple[str, frozenset[str]]] = [(to, frozenset({name})) for to in edges(start)]
+    paths = [(to, frozenset({name})) for to in edges(start)]
     seen: set[str] = set()
     while paths:
         at, path = paths.pop()

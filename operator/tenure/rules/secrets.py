@@ -66,7 +66,7 @@ _ADDRESS: Final = re.compile(
 
 _PUBLIC: Final = re.compile(r"(?:^|-)(?:pub|public|publickey|pubkey)(?:-|$)")
 _CERTIFICATE: Final = re.compile(
-    r"(?:^|-)(?:ca|cacert|certs?|certificates?|chain|fullchain|bundle|root|dhparams?)(?:-|$)"
+    r"(?:^|-)(?:ca|cacert|certs?|certificates?|crl|csr|chain|fullchain|bundle|root|dhparams?)(?:-|$)"
 )
 _CERTIFICATE_FILE: Final = (".crt", ".cer", ".csr", ".crl")
 _ABOUT: Final = re.compile(

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -55,6 +56,13 @@ QUEUE_LIMIT: Final = 1000
 """Events that may wait: about a megabyte, and more than any blast radius lets happen between two turns of the
 sender."""
 
+BURST: Final = 25
+REFILL: Final = 300.0
+"""Events about one object: this many at once, then one per so many seconds, as client-go's spam filter has it. What
+happens again and again (an act that is tried and blocked in turns) must not fill etcd with Events."""
+_OBJECTS: Final = 4096
+"""Objects whose allowance is remembered; the longest unheard-of is forgotten first, and then has its burst again."""
+
 _CLUSTER_SCOPED_IN: Final = "default"
 """Where the API server wants Events about cluster-scoped objects."""
 
@@ -78,8 +86,8 @@ def reference(key: Key, uid: str) -> dict[str, str]:
 
 
 class Recorder:
-    """Sends Events in the background. `dropped` counts those that were not sent: the queue was full, or the API server
-    refused.
+    """Sends Events in the background. `dropped` counts those that were not sent: the queue was full, too many were
+    about one object, or the API server refused.
 
     Events of one process are sent one after the other, in the order in which they were recorded.
     """
@@ -98,6 +106,7 @@ class Recorder:
         self._now = now
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(limit)
         self._task: asyncio.Task[None] | None = None
+        self._allowances: OrderedDict[tuple[str, ...], tuple[float, datetime]] = OrderedDict()
         self.dropped = 0
 
     def event(
@@ -109,11 +118,25 @@ class Recorder:
         constants above; `note` is for people and must hold no value of a Secret; `action` is what was done
         ("Quarantine"), by default the reason; `warning` only for what nobody intended.
         """
-        body = _body(regarding, reason, note, action or reason, warning, self._now(), self._component)
+        now = self._now()
+        body = _body(regarding, reason, note, action or reason, warning, now, self._component)
+        if not self._allowed(tuple(body["involvedObject"].values()), now):
+            self._drop("too many about this object", body)
+            return
         try:
             self._queue.put_nowait(body)
         except asyncio.QueueFull:
             self._drop("the queue is full", body)
+
+    def _allowed(self, about: tuple[str, ...], now: datetime) -> bool:
+        """Takes one from the object's allowance, if there is any left."""
+        left, since = self._allowances.pop(about, (float(BURST), now))
+        left = min(float(BURST), left + max(0.0, (now - since).total_seconds()) / REFILL)  # the clock may be set back
+        allowed = left >= 1
+        self._allowances[about] = (left - 1 if allowed else left, now)
+        if len(self._allowances) > _OBJECTS:
+            self._allowances.popitem(last=False)
+        return allowed
 
     def start(self) -> None:
         """Starts the sender on the running loop; what was recorded before is sent then."""

@@ -107,7 +107,10 @@ def test_timestamps_are_read_and_written_in_utc(text: str, written: str) -> None
     assert Sample(at=text).wire()["at"] == written
 
 
-@pytest.mark.parametrize("bad", ["", "0001-01-01T00:00:00+02:00", "tomorrow", "2027-13-01T00:00:00Z", "2027-01-31", "2027-01-31T00:00:00", 0, None])
+@pytest.mark.parametrize(
+    "bad",
+    ["", "0001-01-01T00:00:00+02:00", "tomorrow", "2027-13-01T00:00:00Z", "2027-01-31", "2027-01-31T00:00:00", 0, None],
+)
 def test_what_is_no_timestamp_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match=r"RFC 3339|time zone|outside the years"):
         parse_timestamp(bad)

@@ -63,7 +63,10 @@ def rows(*rules: dict[str, Any]) -> dict[str, tuple[str, str]]:
         ([rule("list", "secrets", "", "a,b")], {"R07": ("Medium", "Medium")}),
         ([rule("get", "secrets", "", "a"), rule("list", "secrets")], {"R07": ("Critical", "High")}),
         ([rule("get", "secrets", "apps")], {}),
-        ([rule("get", "*", "")], {"R07": ("Critical", "High"), "R16": ("High", "Medium")}),
+        (
+            [rule("get", "*", "")],
+            {"R07": ("Critical", "High"), "R12": ("High", "Medium"), "R16": ("High", "Medium")},
+        ),
         ([rule("update,patch,delete", "secrets")], {}),
         # R11
         ([rule("create", "pods")], {"R11": ("High", "High")}),

@@ -181,7 +181,11 @@ def test_every_way_a_pod_can_name_a_secret() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "account"),
-    [({}, "default"), ({"serviceAccount": "old"}, "old"), ({"serviceAccountName": "new", "serviceAccount": "x"}, "new")],
+    [
+        ({}, "default"),
+        ({"serviceAccount": "old"}, "old"),
+        ({"serviceAccountName": "new", "serviceAccount": "x"}, "new"),
+    ],
 )
 def test_a_pods_account(spec: Raw, account: str) -> None:
     assert PROJECTIONS["Pod"]({"metadata": meta(), "spec": spec}).service_account == account
@@ -206,7 +210,10 @@ CERTIFICATE = {"cert-manager.io/certificate-name": "tls"}
         ({"labels": {"app": "x"}, "annotations": {"a": "b"}}, None),
         ({"annotations": HELM}, ManagedBy("Helm", "apps/web")),
         ({"labels": {"app.kubernetes.io/managed-by": "Helm"}}, ManagedBy("Helm", "")),
-        ({"name": "sh.helm.release.v1.web.v3", "labels": {"owner": "helm", "name": "web"}}, ManagedBy("Helm", "ns/web")),
+        (
+            {"name": "sh.helm.release.v1.web.v3", "labels": {"owner": "helm", "name": "web"}},
+            ManagedBy("Helm", "ns/web"),
+        ),
         ({"annotations": {TRACKING: "shop:/Secret:ns/a"}}, ManagedBy("ArgoCD", "shop")),
         ({"labels": {"argocd.argoproj.io/instance": "shop"}}, ManagedBy("ArgoCD", "shop")),
         (

@@ -391,8 +391,10 @@ EVENT = b'{"type":"ADDED","object":{"kind":"ConfigMap","metadata":{"name":"a","r
 TABLE_EVENT = b'{"type":"ADDED","object":{"kind":"Table","metadata":{"resourceVersion":"6"},"rows":[]}}\n'
 
 
-async def watched(kube: Kube, resource: r.Resource = r.CONFIG_MAPS, **options: Any) -> list[dict[str, Any]]:
-    found = []
+async def watched(
+    kube: Kube, resource: r.Resource = r.CONFIG_MAPS, into: list[dict[str, Any]] | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [] if into is None else into
     async with aclosing(kube.watch(resource, "", "5", **options)) as events:
         async for event in events:
             found.append(event)
@@ -433,10 +435,9 @@ async def test_a_broken_stream(
     kube: Kube, server: Server, pieces: tuple[bytes, ...], expected: type[errors.ApiError]
 ) -> None:
     server.handlers = [stream(*pieces)]
-    found = []
+    found: list[Any] = []
     with pytest.raises(expected) as caught:
-        async for event in kube.watch(r.CONFIG_MAPS, "", "5"):
-            found.append(event)
+        await watched(kube, into=found)
     assert len(found) == 1
     assert caught.value.in_stream is (expected is not errors.BrokenStream)
 
@@ -467,10 +468,9 @@ async def test_a_silent_watch(kube: Kube, server: Server) -> None:
 async def test_a_full_secret_in_a_watch_is_dropped_before_it_is_whole(kube: Kube, server: Server, ends: bool) -> None:
     full = b'{"type":"MODIFIED","object":{"kind":"Secret","data":{"a":"' + b"x" * 100_000
     server.handlers = [stream(TABLE_EVENT, full + b'"}}}\n' if ends else full, end=ends)]
-    found = []
+    found: list[Any] = []
     with pytest.raises(errors.UnexpectedKind) as caught:
-        async for event in kube.watch(r.SECRETS, "", "5"):
-            found.append(event)
+        await watched(kube, r.SECRETS, into=found)
     assert len(found) == 1
     assert "xxx" not in str(caught.value)
 

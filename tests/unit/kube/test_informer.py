@@ -506,7 +506,12 @@ def test_an_event_has_one_row() -> None:
 @pytest.mark.parametrize(
     ("resource", "namespace", "error", "text"),
     [
-        (r.SECRETS, "", errors.Forbidden(403, "", "x"), "list secrets: forbidden: the right list on secrets is missing"),
+        (
+            r.SECRETS,
+            "",
+            errors.Forbidden(403, "", "x"),
+            "list secrets: forbidden: the right list on secrets is missing",
+        ),
         (
             r.SECRETS,
             "payments",

@@ -136,9 +136,3 @@ def test_inventory_without_a_cluster_says_what_to_do(tmp_path: Path) -> None:
     assert "no kubeconfig at" in done.output
     assert "--kubeconfig" in done.output
     assert done.exception is None or isinstance(done.exception, SystemExit)
-
-
-def test_inventory_refuses_a_namespace_that_is_no_name() -> None:
-    done = run("inventory", "-n", "NoName")
-    assert done.exit_code == 2
-    assert "'NoName' is no name" in done.output

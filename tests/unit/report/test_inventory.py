@@ -66,6 +66,9 @@ def test_credentials_that_belong_to_no_identity_and_secrets_that_are_none() -> N
     found = reported(token("left-over", "gone"))
     assert [credential.name for credential in found.credentials] == ["left-over", "stripe"]
     assert found.credentials[0].service_account == "gone"
+    assert found.credentials[0].state == "Invalidated"
+    unknown = reported(token("left-over", "gone"), gaps=(gap("ServiceAccount"),))
+    assert unknown.credentials[0].state == "Usable"
 
 
 def test_platform_identities_are_marked() -> None:

@@ -68,7 +68,7 @@ def test_the_table_fits_120_columns_and_says_it_all() -> None:
         "claim payments/invoice-api",
         "nope role not found",
         "Credentials that belong to no identity",
-        "of ServiceAccount gone, which is gone",
+        "refused: ServiceAccount gone is gone",
         "OwnedIdentity payments/batch",
         "Not shown: 1 of the platform's own (--platform shows them).",
     ):

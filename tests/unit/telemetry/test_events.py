@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -110,12 +110,29 @@ async def test_a_full_queue_drops_and_says_so_once(caplog: pytest.LogCaptureFixt
     server = Server()
     made = recorder(server, limit=2)
     with caplog.at_level(logging.WARNING):
-        for _ in range(50):
+        for _ in range(20):
             made.event(REGARDING, "R", "note")
-    assert made.dropped == 48
+    assert made.dropped == 18
     assert len(caplog.records) == 1
     await sent(made)
     assert len(server.created) == 2
+
+
+async def test_a_flood_about_one_object_is_cut_and_others_are_heard() -> None:
+    server = Server()
+    now = T0
+    made = Recorder(server, now=lambda: now)
+    other = reference(Key("ServiceAccount", "payments", "other"), "u")
+    for _ in range(events.BURST + 10):
+        made.event(REGARDING, "R", "again")
+    made.event(other, "R", "heard")
+    now += timedelta(seconds=2 * events.REFILL)
+    for _ in range(5):
+        made.event(REGARDING, "R", "later")
+    await sent(made)
+    notes = [event["message"] for event in server.created]
+    assert [notes.count(note) for note in ("again", "heard", "later")] == [events.BURST, 1, 2]
+    assert made.dropped == 13
 
 
 async def test_a_refusal_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
