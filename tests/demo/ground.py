@@ -220,17 +220,25 @@ class CurrentGround(Ground):
 
     def _remove(self) -> list[str]:
         """Removes it all, as far as it can; what is left. The operator still runs: it lifts its finalizers itself."""
+        guard = f"entries of {self.names.namespace} in QuarantineGuard {OPERATOR_NAMESPACE}/guard"
         left = []
         for what, remove in (
-            (f"kubectl delete namespace {self.names.namespace}", self._remove_namespace),
-            (f"kubectl delete governancepolicy {self.names.policy}", self._remove_cluster_scoped),
-            (f"entries of {self.names.namespace} in QuarantineGuard {OPERATOR_NAMESPACE}/guard", self._await_guard),
+            ("the operator's end", self._revive_operator),
+            (f"namespace {self.names.namespace}", self._remove_namespace),
+            (f"GovernancePolicy {self.names.policy} and its IdentityOwners", self._remove_cluster_scoped),
+            (f"{guard}, which the next `tenure run` takes out", self._await_guard),
         ):
             try:
                 remove()
-            except (ApiError, NotYet, urllib3.exceptions.HTTPError) as error:
+            except (ApiError, AssertionError, urllib3.exceptions.HTTPError) as error:
                 left.append(f"{what} ({error})")
         return left
+
+    def _revive_operator(self) -> None:
+        """One that has ended by itself is needed once more: what it holds, it alone gives back."""
+        if self.operator is not None and self.operator.returncode is not None:
+            self.narrator.said("the operator has ended: it is started again to give back what it holds")
+            self.operator.start().wait_ready()
 
     def _remove_namespace(self) -> None:
         name = self.names.namespace

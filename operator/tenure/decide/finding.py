@@ -115,9 +115,9 @@ def step(
     if after.due_outcome is DueOutcome.PENDING and after.decided is None and after.due and now >= after.due:
         after = after.model_copy(update={"due_outcome": DueOutcome.MISSED})
     act, held = _due_act(after, terms, hold, now)
-    after = after.model_copy(
-        update={"conditions": _conditions(after, before, rule, evaluation, held or (blocked if act or standing else ""), hold, now)}
-    )
+    waits_for = held or (blocked if act or standing else "")
+    conditions = _conditions(after, before, rule, evaluation, waits_for, hold, now)
+    after = after.model_copy(update={"conditions": conditions})
     after = _fitted(after, evaluation.key)
     spec = _spec(previous, evaluation, rule, before, after)
     resolved_until = after.resolved + terms.retention if after.phase is Phase.RESOLVED and after.resolved else None

@@ -30,7 +30,8 @@ SERVER_TIMEOUT: Final = (300.0, 600.0)
 INACTIVITY: Final = 90.0
 """Seconds without a line after which a watch counts as dead. The API server sends a bookmark each minute."""
 FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 30.0
+LONGEST_PAUSE: Final = 10.0
+"""Seconds. Sixteen kinds make at most three tries a second, and an API server that is back is found soon."""
 _PAGE: Final = 500
 _HEALTHY_AFTER: Final = 5.0  # seconds a watch must have been open, where no event says so earlier
 _BREATH: Final = 100  # events after which others on the loop get their turn
@@ -186,7 +187,7 @@ class Informer(Generic[R]):
         self.last_sync: datetime | None = None
         """API-server time of the last proof that the sink is fresh: a complete list, an event or a bookmark."""
         self.failing = ""
-        """What fails now, one line for people; "" when nothing does."""
+        """What fails now, one line for people; "" when nothing does. Logged once, when it fails so twice in a row."""
         self.relists = 0
         """How many lists were completed."""
         self._kube = kube
@@ -203,7 +204,8 @@ class Informer(Generic[R]):
         self._highest = 0  # the highest resourceVersion the server told us
         self._fails_open = False  # whether the last failure was of a watch that the server had accepted
         self._silences = 0  # watches in a row that died of silence
-        self._went_well = False  # whether a watch worked since the last time we listed without a pause
+        self._lists_in_vain = False  # whether no watch worked since a 410 made us list
+        self._said = ""  # the failure that stands in the log
         self._unreadable: set[tuple[str, str, str]] = set()  # (namespace, name, uid) already logged
 
     async def run(self) -> NoReturn:
@@ -229,8 +231,9 @@ class Informer(Generic[R]):
                 self._version = ""
         elif not isinstance(error, ApiError) or error.in_stream or isinstance(error, _DOUBTFUL):
             self._version = ""
-        if isinstance(error, Gone) and doing == "watch" and self._went_well:
-            self._went_well = False
+        if isinstance(error, Gone) and doing == "watch" and not self._lists_in_vain:
+            # However long the pauses have grown: the server is there, and a list is what it asks for.
+            self._lists_in_vain = True
             logger.info("%s: the server no longer keeps what came since; listing again", self._where())
             return 0.0
         if not isinstance(error, ApiError):
@@ -355,19 +358,23 @@ class Informer(Generic[R]):
         self.last_sync = self._kube.clock.now()
 
     def _failed(self, text: str) -> None:
-        if text != self.failing:
-            self.failing = text
+        """Says a failure when it comes a second time: connections are cut, and a server that starts refuses for a
+        moment what it grants later."""
+        if text == self.failing != self._said:
+            self._said = text
             logger.warning("%s", text)
+        self.failing = text
 
     def _recovered(self, doing: str) -> None:
         """A list that worked says nothing about a watch that failed, nor does an accepted watch about one that broke
         while it was open; a watch that works ends every failure."""
         if doing == "watch":
-            self._went_well = True
+            self._lists_in_vain = False
             self._pauses = pauses(*self._pause_range)
         if self.failing and (doing != "list" or self.failing.startswith("list ")):
-            logger.info("%s: works again", self.failing.partition(":")[0])
-            self.failing = ""
+            if self._said:
+                logger.info("%s: works again", self._said.partition(":")[0])
+            self.failing = self._said = ""
 
 
 def _version(obj: Raw) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ from tenure.model.records import (
     Subject,
     Unprocessable,
 )
-from tests.unit.rules.world import BEGIN, DAY, NOW, ROWS, Installation
+from tests.unit.rules.world import BEGIN, DAY, NOW, NS, ROWS, Installation, World
 
 INSTALLATION = Installation()
 NAMESPACES = ("a", "b", "kube-system")
@@ -347,11 +347,11 @@ def _status(draw: st.DrawFn, history: History, namespace: str, generation: int) 
     )
 
 
-@settings(max_examples=150, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_judging_only_what_is_affected_equals_judging_everything(data: st.DataObject) -> None:
     history = History()
-    for _ in range(data.draw(st.integers(1, 40))):
+    for _ in range(data.draw(st.integers(10, 60))):
         _change(data.draw, history)
         if data.draw(st.integers(0, 2)):
             continue  # several changes may come before the dirty keys are judged
@@ -360,3 +360,165 @@ def test_judging_only_what_is_affected_equals_judging_everything(data: st.DataOb
         assert history.kept.keys() == fresh.keys()
         for key, judged in fresh.items():
             assert _comparable(history.kept[key]) == _comparable(judged), key
+
+
+# --- and not too much
+
+
+class Watched(World):
+    """A world that tells which keys its last change dirtied."""
+
+    def __init__(self) -> None:
+        self.last: set[Key] = set()
+        super().__init__()
+
+    def put(self, kind: str, record: Any) -> Any:
+        before = self.store.get(_key(kind, record))
+        super().put(kind, record)
+        self.last = affected(self.store, kind, before, record)  # type: ignore[arg-type]
+        return record
+
+
+def _key(kind: str, record: Any) -> Key:
+    return Key(kind, getattr(record, "namespace", ""), record.name)
+
+
+def sa(name: str = "ci", namespace: str = NS) -> Key:
+    return Key("ServiceAccount", namespace, name)
+
+
+def secret(name: str = "ci-token") -> Key:
+    return Key("Secret", NS, name)
+
+
+def claim(name: str) -> Key:
+    return Key("OwnedIdentity", NS, name)
+
+
+@pytest.fixture
+def watched() -> Watched:
+    """Two accounts with a token each, claimed one by one, and an account in another namespace."""
+    world = Watched()
+    world.owner()
+    world.namespace("elsewhere")
+    world.account("far", "elsewhere")
+    for name in ("ci", "cd"):
+        world.account(name)
+        world.token(f"{name}-token", name)
+        world.claim(f"claim-{name}", {"serviceAccounts": {"names": [name]}})
+    return world
+
+
+def test_a_secrets_new_data_concerns_the_secret_alone(watched: Watched) -> None:
+    token = watched.store.secrets[NS, "ci-token"]
+    watched.put("Secret", replace(token, data_changed=NOW, last_used="2026-03-01"))
+    assert watched.last == {secret()}
+
+
+def test_a_new_token_concerns_its_account_and_their_claim(watched: Watched) -> None:
+    watched.token("another", "ci")
+    assert watched.last == {secret("another"), sa(), claim("claim-ci")}
+
+
+def test_an_account_takes_its_tokens_and_their_claim_along(watched: Watched) -> None:
+    account = watched.store.service_accounts[NS, "ci"]
+    watched.put("ServiceAccount", replace(account, labels=(("a", "b"),)))
+    assert watched.last == {sa(), secret(), claim("claim-ci")}
+
+
+def test_a_harmless_binding_concerns_its_account_alone(watched: Watched) -> None:
+    watched.role("view")
+    watched.bind("view")
+    assert watched.last == {sa()}
+
+
+def test_a_graded_binding_takes_along_what_follows_the_grade(watched: Watched) -> None:
+    watched.role("read", "R07")
+    watched.bind("read", Subject("User", "", f"system:serviceaccount:{NS}:ci"))
+    assert watched.last == {sa(), secret(), claim("claim-ci")}
+    watched.role("read", "R01")
+    assert watched.last == {sa(), secret(), claim("claim-ci")}
+    watched.role("read", "R01")
+    assert watched.last == set()
+
+
+def test_a_group_binding_concerns_its_namespace(watched: Watched) -> None:
+    watched.role("read", "R07")
+    watched.bind("read", Subject("Group", "", f"system:serviceaccounts:{NS}"))
+    assert watched.last == {sa(), sa("cd"), secret(), secret("cd-token"), claim("claim-ci"), claim("claim-cd")}
+    watched.bind("read", Subject("Group", "", "developers"), name="people")
+    assert watched.last == set()
+
+
+def test_the_first_critical_account_of_a_namespace_concerns_who_may_run_pods_there(watched: Watched) -> None:
+    watched.role("run", "R11")
+    watched.bind("run", Subject("ServiceAccount", "elsewhere", "far"))
+    watched.judge(sa("far", "elsewhere"))
+    watched.role("root", "R02")
+    watched.bind("root", "cd")
+    assert sa("far", "elsewhere") in watched.last
+    watched.bind("root", "ci")
+    assert sa("far", "elsewhere") not in watched.last
+
+
+def test_a_pod_counts_when_it_is_the_first_or_the_last(watched: Watched) -> None:
+    watched.pod("one", secrets=("ci-token",))
+    assert watched.last == {sa(), secret()}
+    watched.pod("two", secrets=("ci-token",))
+    assert watched.last == set()
+    watched.pod("two", finished=True, secrets=("ci-token",))
+    assert watched.last == set()
+    watched.pod("one", finished=True, secrets=("ci-token",))
+    assert watched.last == {sa(), secret()}
+
+
+def test_every_pod_of_a_quarantined_account_counts(watched: Watched) -> None:
+    watched.pod("one")
+    watched.quarantine(watched.store.service_accounts[NS, "ci"])
+    assert watched.last == {sa()}
+    watched.pod("two")
+    assert watched.last == {sa()}
+
+
+def test_what_the_operator_writes_into_statuses_concerns_no_subject(watched: Watched) -> None:
+    for kind, record in (
+        ("OwnedIdentity", watched.store.claims[NS, "claim-ci"]),
+        ("IdentityOwner", watched.store.owners["payments"]),
+        ("GovernancePolicy", watched.policy("p")),
+    ):
+        watched.put(kind, replace(record, resource_version="1000"))
+        assert watched.last <= {claim("claim-ci")}
+
+
+def test_an_owner_concerns_its_claims_and_their_subjects_and_who_leans_on_it(watched: Watched) -> None:
+    watched.owner("other", {"backup": "payments"})
+    assert watched.last == set()
+    watched.claim("claim-cd", {"serviceAccounts": {"names": ["cd"]}}, spec={"owner": "other"})
+    watched.owner("payments", {"suspended": True})
+    everything = {sa(), sa("cd"), secret(), secret("cd-token"), claim("claim-ci"), claim("claim-cd")}
+    assert watched.last == everything
+    watched.owner("stranger")
+    assert watched.last == set()
+
+
+def test_a_policy_concerns_what_it_governs(watched: Watched) -> None:
+    watched.policy("p", {"namespaceSelector": {"matchLabels": {"team": "x"}}})
+    assert watched.last == set()
+    watched.namespace("elsewhere", {"team": "x"})
+    assert watched.last == {sa("far", "elsewhere")}
+    watched.policy("p", {"namespaceSelector": {"matchLabels": {"team": "x"}}, "suspend": True})
+    assert watched.last == {sa("far", "elsewhere")}
+
+
+def test_an_exception_concerns_its_targets(watched: Watched) -> None:
+    watched.exception()
+    assert watched.last == {secret(), Key("IdentityException", NS, "waiver")}
+    watched.put("Secret", replace(watched.store.secrets[NS, "ci-token"], data_changed=NOW))
+    assert watched.last == {secret(), Key("IdentityException", NS, "waiver")}
+    watched.put("Secret", replace(watched.store.secrets[NS, "cd-token"], data_changed=NOW))
+    assert watched.last == {secret("cd-token")}
+
+
+def test_kinds_that_no_evaluation_looks_at_concern_nobody(watched: Watched) -> None:
+    assert affected(watched.store, "QuarantineGuard", None, watched.policy("p")) == set()
+    assert affected(watched.store, "Pod", None, None) == set()

@@ -10,7 +10,6 @@ from tenure.api.names import Risk
 from tenure.rules.secrets import looks_like_credential
 from tests.unit.rules.world import BEGIN, DAY, NOW, World, rules_of, violation
 
-
 CREDENTIALS = """
     token access_token accessToken github-token GITHUB_TOKEN token.txt token1 authtoken bearer_tokens password
     PASSWORD MYSQL_ROOT_PASSWORD pgpassword passwd db-pass pwd passphrase admin-password password2 secret

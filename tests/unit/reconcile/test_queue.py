@@ -1,0 +1,117 @@
+"""The work queue: coalescing, one handler per key, due instants, growing retries."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tenure.reconcile.queue import WorkQueue
+
+T0 = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.instant = T0
+
+    def __call__(self) -> datetime:
+        return self.instant
+
+
+async def none_waits(queue: WorkQueue[str]) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.02)
+
+
+async def test_marks_coalesce_until_a_key_is_taken() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    for _ in range(5):
+        queue.add("a")
+    queue.add("b")
+    assert [await queue.take(), await queue.take()] == ["a", "b"]
+    await none_waits(queue)
+
+
+async def test_a_key_is_never_handled_twice_at_once() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    queue.add("a")
+    assert await queue.take() == "a"
+    queue.add("a")
+    queue.add("a")
+    await none_waits(queue)
+    queue.done("a")
+    assert await queue.take() == "a"
+    queue.done("a")
+    await none_waits(queue)
+
+
+async def test_a_due_key_comes_at_its_instant_and_a_later_setting_replaces_the_earlier() -> None:
+    clock = Clock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    queue.at("a", T0 + timedelta(hours=1))
+    queue.at("a", T0 + timedelta(hours=2))
+    clock.instant = T0 + timedelta(hours=1)
+    await none_waits(queue)
+    clock.instant = T0 + timedelta(hours=2)
+    queue.add("wake")
+    assert {await queue.take(), await queue.take()} == {"wake", "a"}
+
+
+async def test_an_instant_can_be_taken_back() -> None:
+    clock = Clock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    queue.at("a", T0 + timedelta(seconds=1))
+    queue.at("a", None)
+    clock.instant = T0 + timedelta(hours=1)
+    await none_waits(queue)
+
+
+async def test_a_sleeping_taker_wakes_at_the_instant() -> None:
+    queue: WorkQueue[str] = WorkQueue(lambda: datetime.now(UTC))
+    queue.at("a", datetime.now(UTC) + timedelta(milliseconds=50))
+    assert await asyncio.wait_for(queue.take(), 5) == "a"
+
+
+async def test_failures_come_back_after_growing_delays_and_success_forgets_them() -> None:
+    clock = Clock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    delays = []
+    for _ in range(12):
+        queue.add("a")
+        await queue.take()
+        delays.append(queue.failed("a"))
+        clock.instant += timedelta(seconds=delays[-1])
+        assert await queue.take() == "a"
+        queue.failed("a")
+        clock.instant += timedelta(minutes=2)
+        assert await queue.take() == "a"
+        queue._finish("a")
+    assert delays == sorted(delays)
+    assert delays[0] == pytest.approx(0.2)
+    assert delays[-1] == 60.0
+    queue.add("a")
+    await queue.take()
+    queue.done("a")
+    queue.add("a")
+    await queue.take()
+    assert queue.failed("a") == pytest.approx(0.2)
+
+
+async def test_the_server_may_ask_for_more_patience() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    queue.add("a")
+    await queue.take()
+    assert queue.failed("a", retry_after=7.0) == 7.0
+
+
+async def test_an_earlier_plan_survives_a_failure() -> None:
+    clock = Clock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    queue.add("a")
+    await queue.take()
+    queue.at("a", T0 + timedelta(seconds=1))
+    queue.failed("a", retry_after=30)
+    clock.instant = T0 + timedelta(seconds=1)
+    assert await asyncio.wait_for(queue.take(), 1) == "a"
