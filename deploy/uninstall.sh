@@ -47,9 +47,13 @@ if quarantines_served; then
         # By uid: a namesake that somebody created meanwhile is not ours to touch. Gone is gone.
         now=$("${kubectl[@]}" get secret "$name" -n "$namespace" --ignore-not-found -o 'jsonpath={.metadata.uid}')
         [[ $now == "$uid" ]] || continue
-        if [[ $before == - ]]; then change="$label-"; else change="$label=$before"; fi
-        "${kubectl[@]}" label secret "$name" -n "$namespace" --overwrite "$change" >/dev/null
-        say "token Secret $namespace/$name works again, as before its quarantine"
+        if [[ $before == - ]]; then
+          "${kubectl[@]}" label secret "$name" -n "$namespace" "$label-" >/dev/null
+          say "token Secret $namespace/$name works again, as before its quarantine"
+        else
+          "${kubectl[@]}" label secret "$name" -n "$namespace" --overwrite "$label=$before" >/dev/null
+          say "token Secret $namespace/$name is off since $before, as before its quarantine"
+        fi
       done
   fi
   # shellcheck disable=SC2016

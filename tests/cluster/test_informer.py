@@ -257,10 +257,12 @@ async def test_a_missing_right_is_named_and_found_again(
             assert informers.failing == {"Secret": text}
             assert informers.unsynced == ("Secret",)
             assert informers.last_sync["Secret"] is None
+            await until(lambda: warnings() == [text])  # at its second failure; the further ones add nothing
             listed = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]
             await asyncio.to_thread(installed.patch, f"roles.{RBAC}", "inventory", {"rules": rules + listed}, namespace)
             watch = f"watch secrets in {namespace}: forbidden: the right watch on secrets is missing"
             await until(lambda: informers.failing == {"Secret": watch})
+            await until(lambda: warnings() == [text, watch])
             both = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]}]
             await asyncio.to_thread(installed.patch, f"roles.{RBAC}", "inventory", {"rules": rules + both}, namespace)
             await asyncio.to_thread(installed.create, secret(namespace, "s"))
