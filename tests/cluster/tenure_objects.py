@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.cluster import ApiError, Cluster
+from tests.support.cluster import Cluster
 
 OPERATOR = "system:serviceaccount:tenure-system:tenure"
 UID = "6d0f1a2b-0000-4000-8000-000000000000"
@@ -132,8 +132,3 @@ def pod(namespace: str, name: str, account: str = "ci") -> Json:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"serviceAccountName": account, "containers": [{"name": "main", "image": "registry.example/none"}]},
     }
-
-
-def refusal(error: ApiError) -> str:
-    """What the refused user reads."""
-    return str(error)

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any, Literal
 
@@ -197,6 +197,22 @@ PATHS = (
         writes=frozenset(
             {
                 "memory: turned, 1 counted, 2 acts",
+                f"{ACCOUNT}: {BOTH}, 2 remembered, 0 of 2 revoked",
+                "guard of namespace: 1 accounts, 2 revoked",
+                "secret ci-a: deleted",
+                "secret ci-b: deleted",
+                "memory: turned, 3 counted, 2 acts",
+                f"{LEGACY}: Resolved, met, by SubjectGone",
+                "finding LegacyToken of Secret/ci-b: Resolved, met, by SubjectGone",
+                f"{ACCOUNT}: {BOTH}, 2 remembered, 2 of 2 revoked",
+                f"{UNOWNED}: Quarantined, {QUARANTINED}, Revoke verified",
+            }
+        ),
+        sometimes=frozenset(
+            {
+                "memory: turned, 2 counted, 2 acts",
+                f"{UNOWNED}: Quarantined, {QUARANTINED}",
+                f"{UNOWNED}: Quarantined, {QUARANTINED}, Revoke started",
             }
         ),
     ),
@@ -205,7 +221,23 @@ PATHS = (
         trigger=one_token,
         done=quarantined("ci-a"),
         counted=1,
-        writes=frozenset({"memory: turned, 1 counted, 1 acts"}),
+        writes=frozenset(
+            {
+                f"{UNOWNED}: Open",
+                f"{LEGACY}: Open",
+                "memory: turned, 1 counted, 0 acts",
+                f"{LEGACY}: Open, missed",
+                "memory: turned, 1 counted, 1 acts",
+                f"{SECRET}: intent",
+                "guard of namespace: 1 secrets",
+                f"{SECRET}: Guard verified",
+                f"{SECRET}: Guard verified, 1 remembered",
+                "secret ci-a: off",
+                f"{SECRET}: {BOTH}, 1 remembered",
+                f"{LEGACY}: Quarantined, {QUARANTINED}",
+            }
+        ),
+        sometimes=frozenset({f"{LEGACY}: Open, missed, by Policy, Quarantine started"}),
     ),
     Path(
         "legacy-revocation",
@@ -215,7 +247,24 @@ PATHS = (
         trigger=let_go,
         done=finalizer_off("ci-a"),
         counted=0,
-        writes=frozenset({"memory: turned, 1 counted, 2 acts"}),
+        writes=frozenset(
+            {
+                "memory: turned, 1 counted, 2 acts",
+                f"{SECRET}: {BOTH}, 1 remembered, 0 of 1 revoked",
+                "guard of namespace: 1 revoked",
+                "secret ci-a: deleted",
+                f"{SECRET}: {BOTH}, 1 remembered, 1 of 1 revoked",
+                f"{SECRET}: finalizer off",
+                f"{LEGACY}: Resolved, {QUARANTINED}, Revoke verified",
+            }
+        ),
+        sometimes=frozenset(
+            {
+                f"{LEGACY}: Quarantined, {QUARANTINED}",
+                f"{LEGACY}: Quarantined, {QUARANTINED}, Revoke started",
+                f"{LEGACY}: Resolved, {QUARANTINED}, Revoke started",
+            }
+        ),
     ),
     Path(
         "deleted-by-others",
@@ -224,7 +273,14 @@ PATHS = (
         trigger=lambda cluster, namespace: cluster.delete("secrets", "ci-a", namespace),
         done=finalizer_off("ci-a"),
         counted=0,
-        writes=frozenset({"guard of namespace: 1 revoked"}),
+        writes=frozenset(
+            {
+                f"{LEGACY}: Resolved, {QUARANTINED}",
+                f"{SECRET}: {BOTH}, 1 remembered, 1 of 1 revoked",
+                "guard of namespace: 1 revoked",
+                f"{SECRET}: finalizer off",
+            }
+        ),
     ),
     Path(
         "end-of-record",
@@ -233,7 +289,14 @@ PATHS = (
         trigger=lambda cluster, namespace: cluster.delete("serviceaccounts", "ci", namespace),
         done=lambda cluster, namespace: not cluster.list("quarantines", namespace),
         counted=1,
-        writes=frozenset({"guard of namespace: deleted"}),
+        writes=frozenset(
+            {
+                "memory: turned, 2 counted, 2 acts",
+                f"{UNOWNED}: Resolved, met, by SubjectGone",
+                f"{SECRET}: deleted",
+                "guard of namespace: deleted",
+            }
+        ),
     ),
     Path(
         "claim",
@@ -241,7 +304,22 @@ PATHS = (
         ready=quarantined(),
         trigger=claim_it,
         done=lambda cluster, namespace: not cluster.list("quarantines", namespace),
-        writes=frozenset({"guard of namespace: deleted"}),
+        writes=frozenset(
+            {
+                "apply ownedidentities/status",
+                "apply identityowners/status",
+                f"{LEGACY}: Open, owner team",
+                "finding LegacyToken of Secret/ci-b: Open, owner team",
+                f"{UNOWNED}: Resolved, {QUARANTINED}, owner team",
+                f"{ACCOUNT}: {BOTH}, 2 remembered, releasing",
+                f"{ACCOUNT}: deleted",
+                "secret ci-a: on",
+                "secret ci-b: on",
+                "guard of namespace: deleted",
+                "guard of bindings: not named",
+                f"{ACCOUNT}: finalizer off",
+            }
+        ),
     ),
     Path(
         "claim-after-revocation",
@@ -249,7 +327,22 @@ PATHS = (
         ready=revoked,
         trigger=claim_it,
         done=lambda cluster, namespace: quarantine_of(cluster, namespace, "ci") is None,
-        writes=frozenset({"guard of namespace: deleted"}),
+        writes=frozenset(
+            {
+                "apply ownedidentities/status",
+                "apply identityowners/status",
+                f"{UNOWNED}: Resolved, {QUARANTINED}, Revoke verified, owner team",
+                f"{ACCOUNT}: {BOTH}, 2 remembered, 2 of 2 revoked, releasing",
+                f"{ACCOUNT}: deleted",
+                "quarantine of secret-ci-a: record",
+                "quarantine of secret-ci-a: 1 of 1 revoked",
+                "quarantine of secret-ci-b: record",
+                "quarantine of secret-ci-b: 1 of 1 revoked",
+                "guard of namespace: 2 revoked",
+                "guard of bindings: not named",
+                f"{ACCOUNT}: finalizer off",
+            }
+        ),
     ),
     Path(
         "person",
@@ -259,7 +352,16 @@ PATHS = (
         trigger=release_it,
         done=lambda cluster, namespace: not cluster.list("quarantines", namespace),
         check=reopened_in_time,
-        writes=frozenset({"guard of namespace: deleted"}),
+        writes=frozenset(
+            {
+                f"{UNOWNED}: Open, released",
+                "secret ci-a: on",
+                "secret ci-b: on",
+                "guard of namespace: deleted",
+                "guard of bindings: not named",
+                f"{ACCOUNT}: finalizer off",
+            }
+        ),
     ),
 )
 
@@ -359,7 +461,9 @@ class Sweep:
                 namespace = next(pool)
                 used.append(namespace)
                 hit = self.point(path, namespace, expected, 1, when, named(name, namespace))
-                assert hit == name, f"{path.title}: listed, but it does not occur: {name} {[(w.n, name_of(w, namespace), w.status) for w in self.proxy.writes(lasting)]}"
+                assert hit == name, (
+                    f"{path.title}: listed, but it does not occur: {name} {[(w.n, name_of(w, namespace), w.status) for w in self.proxy.writes(lasting)]}"
+                )
                 covered[when][name] += 1
         for namespace in used:
             differences = difference(expected, snapshot(self.cluster, namespace))

@@ -48,13 +48,11 @@ Finding = Authored[IdentityFindingSpec, IdentityFindingStatus]
 LEAST_SHARE = 10
 """A reopened finding keeps at least a tenth of `decideWithin`, however much its lineage has used."""
 
-# A finding is stored in less than 4 KiB (contract §3), and most of it is names and instants: what is left for text is
-# shared out here. `model_copy` does not validate, so these bounds must stay within those of tenure.api.finding.
-MESSAGE = 250
-TEXT = 160
+# `model_copy` does not validate, so what is copied in is cut here to the bounds of tenure.api.finding; `fitted` then
+# sees to it that all of it together is stored in less than 4 KiB (contract §3).
+MESSAGE = 400
+TEXT = 200
 LINES = 8
-ROOM = 1_500
-"""Characters for names, messages, reasons, residual lines and evidence together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ def step(
     waits_for = held or (blocked if act or standing else "")
     conditions = _conditions(after, before, rule, evaluation, waits_for, hold, now)
     after = after.model_copy(update={"conditions": conditions})
-    after = _fitted(after, evaluation.key)
+    after = after.fitted()
     spec = _spec(previous, evaluation, rule, before, after)
     resolved_until = after.resolved + terms.retention if after.phase is Phase.RESOLVED and after.resolved else None
     return Step(
@@ -388,7 +386,7 @@ def _described(
             "on_deadline": terms.on_deadline,
             "mode": terms.mode,
             "enforce_not_before": not_before,
-            "residual": evaluation.residual,
+            "residual": tuple(line[:TEXT] for line in evaluation.residual[:LINES]),
             "evidence": tuple(
                 Evidence(source=x.source, since=x.since, detail=x.detail) for x in violation.evidence[:LINES]
             ),
@@ -474,41 +472,6 @@ def _conditions(
             )
         )
     return tuple(result)
-
-
-def _fitted(status: IdentityFindingStatus, key: Key) -> IdentityFindingStatus:
-    """Drops whole lines, least telling first (evidence, residual, reasons), until the finding fits; the first reason
-    and the first residual line stay."""
-    managed = status.managed_by
-    room = ROOM - 3 * len(key.name) - len(status.message) - (len(managed.name) if managed else 0)
-    room -= sum(len(c.message) for c in status.conditions)
-    reasons = _lines(status.risk.reasons, room)
-    room -= sum(map(len, reasons))
-    residual = _lines(status.residual, room)
-    room -= sum(map(len, residual))
-    evidence = []
-    for entry in status.evidence:
-        room -= len(entry.source) + len(entry.detail) + 60
-        if room >= 0:
-            evidence.append(entry)
-    return status.model_copy(
-        update={
-            "risk": FindingRisk(level=status.risk.level, reasons=reasons),
-            "residual": residual,
-            "evidence": tuple(evidence),
-        }
-    )
-
-
-def _lines(lines: tuple[str, ...], room: int) -> tuple[str, ...]:
-    kept: list[str] = []
-    for line in lines[:LINES]:
-        cut = line if len(line) <= TEXT else line[: TEXT - 1] + "…"
-        room -= len(cut)
-        if kept and room < 0:
-            break
-        kept.append(cut)
-    return tuple(kept)
 
 
 def _next(

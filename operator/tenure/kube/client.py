@@ -2,7 +2,7 @@
 
 `kubernetes.aio` gives the connection (kubeconfig, in-cluster files, exec plugins, TLS, proxy) and its aiohttp pool;
 its typed models are left alone, since they cost four to five times the CPU of plain JSON on large lists. JSON is the
-standard library's: on a list of 500 Table rows orjson saves about 2 ms of 25, too little for a dependency.
+standard library's: of a page of 500 Table rows, 13 ms with projection and store, orjson would save 0.6 ms.
 
 Nothing here is repeated behind the caller's back, with three exceptions: 429 (the server did nothing yet) for
 requests that may be repeated, 401 once with fresh credentials, and aiohttp's own second try of a GET on a

@@ -237,7 +237,7 @@ class Engine:
                 await self._write(judgement, moved)
         self.queue.at(key, judgement.next)
         before = self.wishes.get(key)
-        if judgement.evaluation.exists or judgement.wishes:
+        if judgement.evaluation.exists or judgement.wishes or self._quarantined(key):
             self.wishes[key] = judgement.wishes
         else:
             self.wishes.pop(key, None)

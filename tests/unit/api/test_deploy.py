@@ -41,7 +41,8 @@ def of(kind: str) -> dict[str, Json]:
     return {document["metadata"]["name"]: document for document in documents() if document["kind"] == kind}
 
 
-POLICIES = of("ValidatingAdmissionPolicy")
+WARNINGS = {name: found for name, found in of("ValidatingAdmissionPolicy").items() if name.startswith("tenure-warn-")}
+POLICIES = {name: found for name, found in of("ValidatingAdmissionPolicy").items() if name not in WARNINGS}
 BINDINGS = of("ValidatingAdmissionPolicyBinding")
 every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
@@ -141,7 +142,14 @@ def test_every_policy_is_bound_once_and_denies(policy: Json) -> None:
         assert binding["paramRef"]["parameterNotFoundAction"] == "Allow"
     else:
         assert "paramRef" not in binding
-    assert BINDINGS.keys() == POLICIES.keys()
+    assert BINDINGS.keys() == POLICIES.keys() | WARNINGS.keys()
+
+
+@pytest.mark.parametrize("policy", WARNINGS.values(), ids=WARNINGS)
+def test_a_warning_never_refuses(policy: Json) -> None:
+    assert policy["spec"]["failurePolicy"] == "Ignore"
+    assert BINDINGS[policy["metadata"]["name"]]["spec"]["validationActions"] == ["Warn"]
+    assert "paramKind" not in policy["spec"]
 
 
 @every_policy

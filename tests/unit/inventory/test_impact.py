@@ -213,9 +213,21 @@ KINDS = (
 )
 
 
+def _neighbours(history: History) -> None:
+    """Who may run pods in two namespaces, and somebody there: what a Critical grant has to meet to elevate."""
+    for namespace, name in (("a", "x"), ("b", "y")):
+        history.store.upsert("ServiceAccount", ServiceAccount(namespace, name, f"uid-{namespace}", BEGIN))
+    for name, row in (("r", "R11"), ("s", "R02")):
+        history.store.upsert("ClusterRole", Role("", name, f"uid-{name}", (ROWS[row],)))
+    for namespace in ("a", "b"):
+        bound = tuple(Subject("ServiceAccount", where, name) for where in ("a", "b") for name in ("x", "y"))
+        made = Binding(namespace, "m", f"uid-m-{namespace}", BEGIN, "ClusterRole", "r", bound)
+        history.store.upsert("RoleBinding", made)
+
+
 RIGHTS = ("ServiceAccount", "Binding", "Binding", "Role", "Role", "Secret", "OwnedIdentity")
 USE = ("Pod", "Pod", "Quarantine", "ServiceAccount", "Secret")
-MIXES = {"everything": (60, KINDS), "rights": (40, RIGHTS), "use": (30, USE)}
+MIXES = {"everything": (100, KINDS), "rights": (100, RIGHTS), "use": (80, USE)}
 """(examples, kinds): rare coincidences, such as a namespace's only Critical ServiceAccount, need a denser history"""
 
 
@@ -363,6 +375,8 @@ def test_judging_only_what_is_affected_equals_judging_everything(mix: str) -> No
 
 def _judged_alike(data: st.DataObject, kinds: tuple[str, ...]) -> None:
     history = History()
+    if kinds is RIGHTS:
+        _neighbours(history)
     for _ in range(data.draw(st.integers(10, 60))):
         _change(data.draw, history, kinds)
         if data.draw(st.integers(0, 2)):
