@@ -335,6 +335,25 @@ def test_a_token_in_use_is_refused_after_the_deadline_and_works_again_after_a_cl
     governed.token(place, "ci")
 
 
+def test_an_attempt_on_a_quarantined_token_trips_the_wire(
+    governed: Cluster, place: str, metrics: Callable[[], Any]
+) -> None:
+    govern(governed, place, {**quarantine_after("3s"), "rules": ["Unowned"]})
+    service_account(governed, place)
+    governed.create(token_secret(place, "ci-token", "ci"))
+    token = token_of(governed, place, "ci-token")
+    wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
+    before = metrics().value("tenure_tripwire_attempts_total")
+    assert not governed.token_works(token)
+
+    def noticed() -> str | None:
+        [quarantine] = governed.list("quarantines", place)
+        return quarantine["status"].get("lastAttempt")
+
+    assert eventually(noticed, what="the last attempt").startswith(datetime.now(UTC).strftime("%Y-%m"))
+    assert metrics().value("tenure_tripwire_attempts_total") == before + 1
+
+
 def test_every_form_of_binding_a_quarantined_identity_is_refused_from_anywhere(governed: Cluster, place: str) -> None:
     govern(governed, place, quarantine_after("1s"))
     service_account(governed, place)
@@ -428,7 +447,7 @@ def test_the_tokens_of_a_quarantined_identity_are_revoked_and_stay_so_after_its_
     governed.create(token_secret(place, "one", "ci"))
     governed.create(token_secret(place, "two", "ci"))
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Quarantined")
-    eventually(lambda: not [s for s in governed.list("secrets", place)], what="both tokens deleted")
+    eventually(lambda: governed.list("secrets", place) == [], what="both tokens deleted")
     assert governed.get("serviceaccounts", "ci", place) is not None, "deleting the identity itself comes later"
     governed.create(claim(place))
     wait_finding(governed, place, "Unowned", "ServiceAccount/ci", "Resolved")

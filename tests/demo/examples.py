@@ -15,7 +15,7 @@ from tests.support.cluster import REPOSITORY
 Json = dict[str, Any]
 
 FOLDER = REPOSITORY / "examples"
-NAMESPACE, PAYMENTS, PLATFORM, POLICY = "shop", "payments", "platform", "default"
+NAMESPACE, PAYMENTS, PLATFORM = "shop", "payments", "platform"
 
 DECIDE_WITHIN = 20
 REVOKE_AFTER = 30
@@ -25,12 +25,11 @@ to happen before `revokeAfter` is over, on a busy machine too."""
 
 @dataclass(frozen=True)
 class Names:
-    """What the namespace, the owners and the policy are called."""
+    """What the namespace (and the policy, which is for it alone) and the owners are called."""
 
     namespace: str = NAMESPACE
     payments: str = PAYMENTS
     platform: str = PLATFORM
-    policy: str = POLICY
     labels: Mapping[str, str] = field(default_factory=dict)
     """Put on what is cluster-scoped, so that whatever stays behind can be found."""
 
@@ -38,7 +37,7 @@ class Names:
     def own(cls, suffix: str) -> Names:
         """Names that nobody else uses, for a cluster that is not ours."""
         name = f"tenure-demo-{suffix}"
-        return cls(name, f"{PAYMENTS}-{name}", f"{PLATFORM}-{name}", name, {"tenure.dev/demo": suffix})
+        return cls(name, f"{PAYMENTS}-{name}", f"{PLATFORM}-{name}", {"tenure.dev/demo": suffix})
 
 
 def read(path: Path, names: Names) -> list[Json]:
@@ -46,8 +45,6 @@ def read(path: Path, names: Names) -> list[Json]:
     translated = {NAMESPACE: names.namespace, PAYMENTS: names.payments, PLATFORM: names.platform}
     manifests: list[Json] = [_translate(document, translated) for document in yaml.safe_load_all(path.read_text())]
     for manifest in manifests:
-        if manifest["kind"] == "GovernancePolicy":
-            manifest["metadata"]["name"] = names.policy
         if names.labels and "namespace" not in manifest["metadata"]:
             manifest["metadata"].setdefault("labels", {}).update(names.labels)
     return manifests
@@ -71,11 +68,3 @@ def in_seconds(policy: Json) -> Json:
             entry |= {"decideWithin": f"{DECIDE_WITHIN}s", "revokeAfter": f"{REVOKE_AFTER}s", "holdAfterUse": "0s"}
     spec["blastRadius"] |= {"maxPercentPerNamespace": 100}
     return shortened
-
-
-def only_in(policy: Json, namespace: str, precedence: int) -> Json:
-    """The policy for one namespace alone, above all others there."""
-    narrowed = copy.deepcopy(policy)
-    narrowed["spec"]["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    narrowed["spec"]["precedence"] = precedence
-    return narrowed

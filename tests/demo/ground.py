@@ -18,7 +18,7 @@ import yaml
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
-from tests.demo.examples import FOLDER, Json, Names, in_seconds, only_in, read
+from tests.demo.examples import FOLDER, Json, Names, in_seconds, read
 from tests.demo.narrator import Narrator
 from tests.support.binary import ensure_binary
 from tests.support.cluster import REPOSITORY, ApiError, Cluster, NotYet, eventually, kubectl_binary
@@ -160,8 +160,8 @@ class CurrentGround(Ground):
         self.narrator.said(
             f"context {context}: everything happens in the namespace {self.names.namespace}, which is new; outside it "
             f"only the IdentityOwners {self.names.payments} and {self.names.platform}, the GovernancePolicy "
-            f"{self.names.policy} (precedence {self._precedence}, for that namespace alone) and the installation's own "
-            "state are written"
+            f"{self.names.namespace} (precedence {self._precedence}, for that namespace alone) and the installation's "
+            "own state are written"
         )
 
     def _check(self, context: str) -> None:
@@ -204,7 +204,9 @@ class CurrentGround(Ground):
         return status == 201 and bool(answer["status"]["allowed"])
 
     def policy(self, manifest: Json) -> Json:
-        return only_in(in_seconds(manifest), self.names.namespace, self._precedence)
+        shortened = in_seconds(manifest)
+        shortened["spec"]["precedence"] = self._precedence
+        return shortened
 
     # Cleaning up ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +227,7 @@ class CurrentGround(Ground):
         for what, remove in (
             ("the operator's end", self._revive_operator),
             (f"namespace {self.names.namespace}", self._remove_namespace),
-            (f"GovernancePolicy {self.names.policy} and its IdentityOwners", self._remove_cluster_scoped),
+            (f"GovernancePolicy {self.names.namespace} and its IdentityOwners", self._remove_cluster_scoped),
             (f"{guard}, which the next `tenure run` takes out", self._await_guard),
         ):
             try:
@@ -254,7 +256,7 @@ class CurrentGround(Ground):
         self.narrator.said(f"namespace {name} is gone")
 
     def _remove_cluster_scoped(self) -> None:
-        self.cluster.delete("governancepolicies", self.names.policy)
+        self.cluster.delete("governancepolicies", self.names.namespace)
         for owner in (self.names.payments, self.names.platform):
             self.cluster.delete("identityowners", owner)
         self.narrator.said("so are its GovernancePolicy and IdentityOwners")

@@ -366,7 +366,11 @@ class Enforcer:
         previous: datetime | None = None
         for stage in quarantine.spec.stages:
             done = _stage(quarantine, stage)
-            if done is None or done.verified is None or self._undone(quarantine, stage):
+            undone = self._undone(quarantine, stage)
+            if done is not None and done.verified is not None:
+                for secret in self._relit(quarantine, undone):
+                    self._metrics.reverted(secret.managed_by.manager if secret.managed_by else "")
+            if done is None or done.verified is None or undone:
                 interval = quarantine.spec.stage_interval or timedelta(0)
                 if previous is not None and self._now() < previous + interval:
                     self._waiting[key] = "StageInterval"
@@ -378,6 +382,7 @@ class Enforcer:
                 done = _stage(quarantine, stage)
             previous = done.done if done else None
         self._waiting.pop(key, None)
+        quarantine = await self._notice_use(key, quarantine, wishes)
         await self._revoke_when_due(key, quarantine)
 
     def _renewed_intent(self, spec: QuarantineSpec, wishes: tuple[Wish, ...]) -> QuarantineSpec:
@@ -395,17 +400,44 @@ class Enforcer:
             return spec
         return spec.model_copy(update={"findings": names, "revoke_at": revoke_at})
 
-    def _undone(self, quarantine: Quarantine, stage: Stage) -> bool:
-        """Whether a finished stage no longer holds everything it should: a new token, or a label taken off."""
+    async def _notice_use(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> Quarantine:
+        """The tripwire: the API server stamps the day of a refused attempt too. Told once per day that is stamped."""
+        status = quarantine.status
+        if status is None or status.tripwire is None:
+            return quarantine
+        seen = status.tripwire.last_used_before
+        if status.last_attempt is not None:
+            seen = max(seen, status.last_attempt.strftime("%Y-%m-%d"))
+        used = max((secret.last_used for secret in self._tokens_of(quarantine)), default="")
+        if used <= seen:
+            return quarantine
+        try:
+            day = datetime.strptime(used, "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError:
+            return quarantine
+        self._metrics.tripwire()
+        note = (
+            f"A token under Quarantine {quarantine.name} was used on {used}: this identity is alive."
+        )
+        self._say(key, quarantine.spec.subject.uid, wishes, events.TRIPWIRE, note, "Quarantine", warning=True)
+        return await self._write_status(quarantine, status.model_copy(update={"last_attempt": day}))
+
+    def _undone(self, quarantine: Quarantine, stage: Stage) -> list[Secret]:
+        """What a finished stage should hold and does not: a new token, or one whose label was taken off."""
         if stage is not Stage.DISABLE_TOKENS:
-            return False
+            return []
         gone = {r.name for r in quarantine.status.revoked} if quarantine.status else set()
         known = {t.uid for t in quarantine.status.disabled_tokens} if quarantine.status else set()
-        return any(
-            secret.uid not in known or not secret.invalid_since
+        return [
+            secret
             for secret in self._tokens_of(quarantine)
-            if secret.name not in gone and not secret.deleting
-        )
+            if (secret.uid not in known or not secret.invalid_since) and secret.name not in gone and not secret.deleting
+        ]
+
+    def _relit(self, quarantine: Quarantine, undone: list[Secret]) -> list[Secret]:
+        """Those whose label we had set and somebody took off (a new token is no revert)."""
+        known = {t.uid for t in quarantine.status.disabled_tokens} if quarantine.status else set()
+        return [secret for secret in undone if secret.uid in known]
 
     def _tokens_of(self, quarantine: Quarantine) -> tuple[Secret, ...]:
         subject = quarantine.spec.subject

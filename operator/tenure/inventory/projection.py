@@ -117,6 +117,11 @@ def _annotations(metadata: Raw) -> Raw:
     return metadata.get("annotations") or {}
 
 
+def _version(metadata: Raw) -> int:
+    text = metadata.get("resourceVersion")
+    return int(text) if isinstance(text, str) and text.isdecimal() else 0  # a manifest may say anything
+
+
 def _created(metadata: Raw) -> datetime:
     text = metadata.get("creationTimestamp")
     return instant(text) if text else _EPOCH  # only in a manifest: its reader puts in what it takes for the age
@@ -192,6 +197,7 @@ def namespace(raw: Raw) -> Namespace:
         created=_created(metadata),
         labels=_labels(metadata),
         deleting="deletionTimestamp" in metadata,
+        resource_version=_version(metadata),
     )
 
 
@@ -207,6 +213,7 @@ def service_account(raw: Raw) -> ServiceAccount:
         managed_by=managed_by(metadata),
         deleting="deletionTimestamp" in metadata,
         cloud_role=next((key for key in CLOUD_ROLES if key in annotations), "") if annotations else "",
+        resource_version=_version(metadata),
     )
 
 
@@ -240,6 +247,7 @@ def secret(raw: Raw) -> Secret:
         invalid_since=intern(labels.get(LABEL_TOKEN_INVALID_SINCE, "")),
         last_used=intern(labels.get(LABEL_TOKEN_LAST_USED, "")),
         deleting="deletionTimestamp" in metadata,
+        resource_version=_version(metadata),
     )
 
 
@@ -290,6 +298,7 @@ def binding(raw: Raw) -> Binding:
         subjects=tuple(_subject(subject, here) for subject in raw.get("subjects") or ()),
         bootstrap=BOOTSTRAPPING in (metadata.get("labels") or ()),
         managed_by=managed_by(metadata),
+        resource_version=_version(metadata),
     )
 
 
@@ -301,6 +310,7 @@ def role(raw: Raw) -> Role:
         name=intern(metadata["name"]),
         uid=metadata.get("uid", ""),
         grades=grade(raw.get("rules")),
+        resource_version=_version(metadata),
     )
 
 
@@ -315,6 +325,7 @@ def pod(raw: Raw) -> Pod:
         service_account=intern(account),
         finished=(raw.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
         secrets=_KEYS.share(tuple(sorted(names))) if names else (),
+        resource_version=_version(metadata),
     )
 
 

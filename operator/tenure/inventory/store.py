@@ -33,7 +33,7 @@ Name2 = tuple[str, str]
 """(namespace, name); namespace "" for cluster-scoped objects."""
 
 _USER_PREFIX: Final = "system:serviceaccount:"
-_REMEMBERED_REMOVALS: Final = 20_000  # uids of our own objects; older ones' last events have long arrived
+_REMEMBERED_REMOVALS: Final = 20_000  # uids; the last events of older ones have long arrived
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
@@ -197,7 +197,7 @@ class Store:
         old or new is an Unprocessable where the object could not be read. Not called when only the
         resourceVersion moved."""
 
-        self._removed: dict[str, None] = {}  # uids of our own objects, oldest first
+        self._removed: dict[str, None] = {}  # uids, oldest first
 
         self._accounts_in: _Index[str, Name2, ServiceAccount] = _Index(_namespace_term)
         self._secrets_in: _Index[str, Name2, Secret] = _Index(_namespace_term)
@@ -243,21 +243,20 @@ class Store:
     def upsert(self, kind: str, record: Held, *, force: bool = False) -> Held | None:
         """Takes a record in and returns what stood there before (or None).
 
-        Of our own kinds, whose answers we store ourselves the moment we wrote (so the watch brings them again,
-        late), a record with a lower resourceVersion than the held one, or with a uid that was removed, is ignored
-        and the held one returned. force takes it all the same: the API server's own history went back (etcd
-        restored from a backup). Raises KeyError for a kind that has no table."""
+        What we read live or were answered to our own write is stored at once, and the watch brings it again, late. So
+        a record with a lower resourceVersion than the held one, or with a uid that was removed, is ignored and the
+        held one returned; a record that names no version is taken. force takes all the same: the API server's own
+        history went back (etcd restored from a backup). Raises KeyError for a kind that has no table."""
         table = self._tables[kind]
         namespace = getattr(record, "namespace", "")
         key, held_as = table.key(namespace, record.name), Key(kind, namespace, record.name)
         old: Held | None = table.rows.get(key) or self.unprocessable.get(held_as)
-        if isinstance(record, Authored | Unprocessable):
-            if force:
-                self._removed.pop(record.uid, None)
-            elif record.uid in self._removed or _version(old) > int(record.resource_version or 0):
-                return old
+        if force:
+            self._removed.pop(record.uid, None)
+        elif record.uid in self._removed or 0 < _version(record) < _version(old):
+            return old
         if _equal(old, record):
-            if isinstance(record, Authored):
+            if not isinstance(record, Unprocessable) and _version(record):
                 table.set(key, record)  # for its resourceVersion alone
             return old
         if isinstance(record, Unprocessable):
@@ -272,9 +271,9 @@ class Store:
     def remove(self, kind: str, namespace: str, name: str, *, resource_version: int = 0) -> Held | None:
         """Takes a record out and returns it (None if there was none).
 
-        resource_version is that of the deletion, or of the list in which the object was missing; an object of our
-        own kinds that is newer (created again, and stored from our own write) stays. 0 removes whatever is there.
-        Raises KeyError for a kind that has no table."""
+        resource_version is that of the deletion, or of the list in which the object was missing; an object that is
+        newer (created again, and stored from our own write) stays. 0 removes whatever is there, as after our own
+        delete: a late event about that object does not bring it back. Raises KeyError for a kind without a table."""
         table = self._tables[kind]
         key, held_as = table.key(namespace, name), Key(kind, namespace, name)
         old: Held | None = table.rows.get(key) or self.unprocessable.get(held_as)
@@ -282,7 +281,7 @@ class Store:
             return None
         self.unprocessable.pop(held_as, None)
         table.set(key, None)
-        if isinstance(old, Authored | Unprocessable):
+        if old.uid and not (resource_version and isinstance(old, _CHURNING)):
             self._removed[old.uid] = None
             if len(self._removed) > _REMEMBERED_REMOVALS:
                 del self._removed[next(iter(self._removed))]
@@ -392,10 +391,13 @@ _CLUSTER_SCOPED: Final = frozenset(
 )
 
 
+_CHURNING: Final = (Pod, Secret)
+"""Kinds whose watched deletions are not remembered: nothing can come after those, and there are many."""
+
+
 def _version(record: Held | None) -> int:
-    if isinstance(record, Authored | Unprocessable):
-        return int(record.resource_version or 0)
-    return 0
+    """The resourceVersion as a number, which the API server's are; 0 when unknown."""
+    return int(record.resource_version or 0) if record else 0
 
 
 def _equal(old: Held | None, new: Held) -> bool:

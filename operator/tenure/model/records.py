@@ -3,11 +3,14 @@
 One record per object stays in memory for the life of the process, so each field is paid for
 120,000 times on the size Tenure is made for: strings that repeat are interned by the projection,
 empty collections are the shared empty tuple, and nothing is kept "in case".
+
+`resource_version` of the observed kinds (0 = unknown) orders what was read live and what the watch brings; it is no
+part of a record's equality, since it moves with changes that are of no interest here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
@@ -34,6 +37,7 @@ class Namespace:
     created: datetime
     labels: Labels = ()
     deleting: bool = False
+    resource_version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class ServiceAccount:
     deleting: bool = False
     cloud_role: str = ""
     """The cloud role annotation's key (ecosystem.md §5.4), "" when it has none."""
+    resource_version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class Secret:
     last_used: str = ""
     """Value of the label kubernetes.io/legacy-token-last-used, YYYY-MM-DD (day granularity)."""
     deleting: bool = False
+    resource_version: int = field(default=0, compare=False)
 
     @property
     def rotated(self) -> datetime:
@@ -105,6 +111,7 @@ class Binding:
     bootstrap: bool = False
     """Carries the label kubernetes.io/bootstrapping: the API server restores it at start."""
     managed_by: ManagedBy | None = None
+    resource_version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,7 @@ class Role:
     name: str
     uid: str
     grades: tuple[Grade, ...] = ()
+    resource_version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +147,7 @@ class Pod:
     """Phase Succeeded or Failed: its bound token no longer works."""
     secrets: tuple[str, ...] = ()
     """Names of Secrets it mounts, takes environment from or pulls images with; sorted."""
+    resource_version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

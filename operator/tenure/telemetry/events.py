@@ -28,25 +28,14 @@ logger = logging.getLogger(__name__)
 CONTROLLER: Final = f"{GROUP}/operator"
 
 # Reasons: CamelCase, fixed here, at most 128 characters; each says what changed, never that something is still so.
-FINDING_OPENED: Final = "FindingOpened"
-FINDING_DECIDED: Final = "FindingDecided"
-FINDING_RESOLVED: Final = "FindingResolved"
 DECISION_OVERDUE: Final = "DecisionOverdue"
 IDENTITY_QUARANTINED: Final = "IdentityQuarantined"
 CREDENTIAL_QUARANTINED: Final = "CredentialQuarantined"
-STAGE_DONE: Final = "StageDone"
 STAGE_VERIFIED: Final = "StageVerified"
 QUARANTINE_RELEASED: Final = "QuarantineReleased"
-QUARANTINE_REVERTED: Final = "QuarantineReverted"
 CREDENTIAL_REVOKED: Final = "CredentialRevoked"
-REVOCATION_VERIFIED: Final = "RevocationVerified"
-ACTION_BLOCKED: Final = "ActionBlocked"
 ENFORCEMENT_FAILED: Final = "EnforcementFailed"
 TRIPWIRE: Final = "AttemptedUse"
-EXCEPTION_ACTIVE: Final = "ExceptionActive"
-EXCEPTION_REJECTED: Final = "ExceptionRejected"
-EXCEPTION_EXPIRED: Final = "ExceptionExpired"
-OWNER_VACANT: Final = "OwnerVacant"
 BLAST_RADIUS_REACHED: Final = "BlastRadiusReached"
 
 REASON_LIMIT: Final = 128

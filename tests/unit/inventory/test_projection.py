@@ -32,6 +32,15 @@ def wrote(manager: str, time: str, subresource: str = "", **fields: Any) -> Raw:
 # --- observed kinds -------------------------------------------------------------------------------------------------
 
 
+def test_the_resource_version_is_kept_and_no_part_of_equality() -> None:
+    for kind in ("Namespace", "ServiceAccount", "Secret", "RoleBinding", "Role", "Pod"):
+        first = PROJECTIONS[kind]({"metadata": meta(resourceVersion="7")})
+        second = PROJECTIONS[kind]({"metadata": meta(resourceVersion="8")})
+        assert (first.resource_version, second.resource_version) == (7, 8)
+        assert first == second
+        assert PROJECTIONS[kind]({"metadata": meta(resourceVersion="odd")}).resource_version == 0
+
+
 def test_a_namespace() -> None:
     raw = {"metadata": {"name": "payments", "uid": "u", "creationTimestamp": T1, "labels": {"b": "2", "a": "1"}}}
     record = PROJECTIONS["Namespace"](raw)

@@ -276,6 +276,37 @@ def test_what_we_removed_does_not_come_back_with_a_late_event() -> None:
     assert store.claims[("ns", "c")].uid == "new"
 
 
+def test_a_live_read_ahead_of_the_watch_is_not_rolled_back() -> None:
+    store = Store()
+    store.upsert("Secret", replace(secret("t", "ci"), resource_version=5))
+    heard = Heard(store)
+    store.upsert("Secret", replace(secret("t", "ci"), invalid_since="2026-11-20", resource_version=9))
+    store.upsert("Secret", replace(secret("t", "ci"), last_used="2026-11-19", resource_version=7))  # the watch, late
+    assert store.secrets[("ns", "t")].invalid_since == "2026-11-20"
+    store.upsert("Secret", replace(secret("t", "ci"), invalid_since="2026-11-20", resource_version=9))
+    assert len(heard) == 1
+    store.upsert("Secret", replace(secret("t", "ci"), resource_version=10))
+    assert store.secrets[("ns", "t")].invalid_since == ""
+
+
+def test_a_secret_that_we_deleted_does_not_come_back_with_a_late_event() -> None:
+    store = Store()
+    store.upsert("Secret", replace(secret("t", "ci"), resource_version=5))
+    store.remove("Secret", "ns", "t")
+    store.upsert("Secret", replace(secret("t", "ci"), labels=(("x", "y"),), resource_version=6))
+    assert store.secrets == {}
+    store.upsert("Secret", replace(secret("t", "ci"), uid="another", resource_version=8))
+    assert store.remove("Secret", "ns", "t", resource_version=7) is None
+    assert ("ns", "t") in store.secrets
+
+
+def test_a_record_without_a_version_is_taken() -> None:
+    store = Store()
+    store.upsert("Secret", replace(secret("t"), resource_version=5))
+    store.upsert("Secret", replace(secret("t"), deleting=True))
+    assert store.secrets[("ns", "t")].deleting
+
+
 def test_history_that_went_back_is_taken_by_force() -> None:
     store = Store()
     store.upsert("OwnedIdentity", claim("c", 50))
