@@ -17,7 +17,7 @@ from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.enforce.enforcer import Enforcer
 from tenure.handlers.authored import registry
-from tenure.inventory.sources import Informers
+from tenure.inventory.sources import Informers, calm_collector, set_inventory_aside
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, ConfigurationError, NotFound
@@ -47,6 +47,7 @@ _LONGEST_PAUSE = 30.0
 def main(settings: Settings) -> None:
     """Runs the operator until SIGTERM or SIGINT. Ends the process with status 2 without a usable configuration."""
     logs.configure(settings.log_level, settings.log_format)
+    calm_collector()
     try:
         asyncio.run(Operator(settings).run())
     except ConfigurationError as error:
@@ -169,6 +170,7 @@ class Operator:
         informers.start()
         await self._patiently("ask for its own rights", lambda: self._name_missing_rights(kube))
         await informers.wait_synced()
+        set_inventory_aside()
         log.info("inventory complete: %s", ", ".join(f"{kind} {count}" for kind, count in self._store.counts().items()))
 
         recorder = Recorder(kube, now=kube.clock.now)

@@ -32,7 +32,9 @@ class Guards:
     async def rebuild(self, namespace: str) -> None:
         """Brings the namespace's guard and the cluster's to what the Quarantines say. Raises ApiError."""
         if namespace != self._home:
-            await self._write(namespace, namespace_guard(self._store, namespace))
+            await self._write(namespace, self._with_unreadable(namespace, namespace_guard(self._store, namespace)))
+        if self._observed:
+            await self._read(self._home)  # others write it too, and our informers do not watch this namespace
         await self._write(self._home, self._bindings_guard())
 
     def lacks(self, quarantine: Quarantine) -> bool:
@@ -89,7 +91,21 @@ class Guards:
             entries = entries_of(quarantine, self._store)
             subjects.update(entries.subjects)
             groups.update(entries.groups)
-        return QuarantineGuardSpec(subjects=subjects, groups=groups)
+        return self._with_unreadable(self._home, QuarantineGuardSpec(subjects=subjects, groups=groups))
+
+    def _with_unreadable(self, namespace: str, wanted: QuarantineGuardSpec) -> QuarantineGuardSpec:
+        """The same with what the guard holds for Quarantines that this version cannot read: what they want is unknown,
+        which is no reason to let go."""
+        unknown = {f"{k.namespace}/{k.name}" for k in self._store.unprocessable if k.kind == "Quarantine"}
+        held = self._store.guards.get((namespace, GUARD_NAME)) if unknown else None
+        if held is None:
+            return wanted
+        kept = {
+            field: {name: entry for name, entry in getattr(held.spec, field).items() if entry.quarantine in unknown}
+            | getattr(wanted, field)
+            for field in QuarantineGuardSpec.model_fields
+        }
+        return wanted.model_copy(update=kept)
 
     async def _write(self, namespace: str, wanted: QuarantineGuardSpec) -> None:
         held = self._store.guards.get((namespace, GUARD_NAME))

@@ -75,7 +75,7 @@ async def delete(kube: Kube, store: Store, namespace: str, name: str, uid: str) 
 
 async def _set(kube: Kube, store: Store, namespace: str, metadata: dict[str, Any], value: str | None) -> None:
     name: str = metadata["name"]
-    await kube.merge_patch(
+    answer = await kube.merge_patch(
         SECRETS,
         name,
         namespace,
@@ -85,7 +85,8 @@ async def _set(kube: Kube, store: Store, namespace: str, metadata: dict[str, Any
     )
     held = store.secrets.get((namespace, name))
     if held is not None and held.uid == metadata["uid"]:
-        store.upsert("Secret", replace(held, invalid_since=value or ""))
+        version = int(answer["metadata"]["resourceVersion"])
+        store.upsert("Secret", replace(held, invalid_since=value or "", resource_version=version))
 
 
 def pre_image(secret: Secret, identity_uid: str) -> DisabledToken:

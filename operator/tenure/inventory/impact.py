@@ -62,6 +62,10 @@ def _unreadable(store: Store, kind: str, old: Held | None, new: Held | None) -> 
             yield from _everything_in(store, held.namespace)
             if new is None:
                 yield Key(kind, held.namespace, held.name)
+    elif kind == "Quarantine":
+        held = new if new is not None else old
+        if isinstance(held, Authored | Unprocessable):
+            yield from _everything_in(store, held.namespace)
 
 
 def _both(old: R | None, new: R | None) -> Iterator[R]:
@@ -162,22 +166,25 @@ def _grades(store: Store, binding: Binding) -> bool:
 
 def _bound(store: Store, bindings: Iterable[Binding], *, graded: bool) -> Iterator[Key]:
     """Everybody the bindings reach; graded: it may move their grade, so whatever follows it too."""
+    accounts, namespaces = _reached(store, bindings)
+    yield from _identities(store, accounts, namespaces, graded=graded)
+    if graded:
+        yield from _elevated(store, namespaces | {namespace for namespace, _ in accounts})
+
+
+def _reached(store: Store, bindings: Iterable[Binding]) -> tuple[set[tuple[str, str]], set[str]]:
+    """The ServiceAccounts that the bindings name, and the namespaces whose every ServiceAccount a group of theirs
+    holds."""
     accounts: set[tuple[str, str]] = set()
-    everywhere: set[str] = set()
+    namespaces: set[str] = set()
     for binding in bindings:
         for subject in binding.subjects:
             account = service_account_of(subject)
             if account is not None:
                 accounts.add(account)
             elif subject.kind == "Group" and not binding.bootstrap:
-                everywhere.update(_group_namespaces(store, subject.name))
-    for namespace in everywhere:
-        yield from _everything_in(store, namespace)
-    for namespace, name in accounts:
-        if namespace not in everywhere:
-            yield from _identity(store, namespace, name, graded=graded)
-    if graded:
-        yield from _elevated(store, everywhere | {namespace for namespace, _ in accounts})
+                namespaces.update(_group_namespaces(store, subject.name))
+    return accounts, namespaces
 
 
 def _group_namespaces(store: Store, group: str) -> Iterable[str]:
@@ -188,44 +195,31 @@ def _group_namespaces(store: Store, group: str) -> Iterable[str]:
     return (group.removeprefix(prefix),) if group.startswith(prefix) else ()
 
 
-def _identity(store: Store, namespace: str, name: str, *, graded: bool) -> Iterator[Key]:
-    """A ServiceAccount whose rights or use changed, and what follows its grade."""
-    account = store.service_accounts.get((namespace, name))
-    if account is None:
-        return
-    yield Key("ServiceAccount", namespace, name)
-    if not graded:
-        return
-    tokens = [store.secrets[namespace, token] for token in tokens_of(store, account)]
-    yield from (Key("Secret", namespace, token.name) for token in tokens)
-    yield from _claims_on(store, namespace, (account, *tokens))
+def _identities(store: Store, accounts: set[tuple[str, str]], namespaces: set[str], *, graded: bool) -> Iterator[Key]:
+    for namespace in namespaces:
+        yield from _everything_in(store, namespace)
+    for namespace, name in accounts:
+        account = store.service_accounts.get((namespace, name))
+        if account is None or namespace in namespaces:
+            continue
+        yield Key("ServiceAccount", namespace, name)
+        if graded:
+            tokens = [store.secrets[namespace, token] for token in tokens_of(store, account)]
+            yield from (Key("Secret", namespace, token.name) for token in tokens)
+            yield from _claims_on(store, namespace, (account, *tokens))
 
 
 def _elevated(store: Store, namespaces: Iterable[str]) -> Iterator[Key]:
-    """Who may run pods in a namespace that has just got, or lost, its only Critical ServiceAccount (row R11)."""
+    """Who may run pods in a namespace that has just got its first Critical ServiceAccount, or lost its last (R11)."""
     shared = Shared.of(store)
     for namespace in namespaces:
         before = shared.last_critical(namespace)
         if before is None or before == shared.critical(namespace):
             continue
-        bindings = [
-            binding
-            for binding in store.bindings.values()
-            if binding.namespace == namespace and _runs_pods(store, binding)
-        ]
+        here = (binding for binding in store.bindings.values() if binding.namespace == namespace)
+        runners = [binding for binding in here if _runs_pods(store, binding)]
         # Being elevated makes nobody Critical by its own grades: this goes one step and ends.
-        yield from _bound_only(store, bindings)
-
-
-def _bound_only(store: Store, bindings: Iterable[Binding]) -> Iterator[Key]:
-    for binding in bindings:
-        for subject in binding.subjects:
-            account = service_account_of(subject)
-            if account is not None:
-                yield from _identity(store, *account, graded=True)
-            elif subject.kind == "Group" and not binding.bootstrap:
-                for namespace in _group_namespaces(store, subject.name):
-                    yield from _everything_in(store, namespace)
+        yield from _identities(store, *_reached(store, runners), graded=True)
 
 
 def _runs_pods(store: Store, binding: Binding) -> bool:

@@ -245,15 +245,15 @@ class Shared:
 
 
 def unreadable(store: Store, namespace: str) -> tuple[str, ...]:
-    """What might bear on the namespace and cannot be read, as Kind/name: policies and owners of the cluster, claims and
-    exceptions of the namespace."""
+    """What might bear on the namespace and cannot be read, as Kind/name: policies and owners of the cluster, claims,
+    exceptions and Quarantines of the namespace."""
     if not store.unprocessable:
         return ()
     cluster = (found for found in store.unprocessable_in("") if found.kind in ("GovernancePolicy", "IdentityOwner"))
     here = (
         found
         for found in store.unprocessable_in(namespace)
-        if found.kind in ("OwnedIdentity", "IdentityException") and namespace
+        if found.kind in ("OwnedIdentity", "IdentityException", "Quarantine") and namespace
     )
     return tuple(f"{found.kind}/{found.name}" for found in (*cluster, *here))
 

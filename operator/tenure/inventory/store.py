@@ -272,8 +272,8 @@ class Store:
         """Takes a record out and returns it (None if there was none).
 
         resource_version is that of the deletion, or of the list in which the object was missing; an object that is
-        newer (created again, and stored from our own write) stays. 0 removes whatever is there, as after our own
-        delete: a late event about that object does not bring it back. Raises KeyError for a kind without a table."""
+        newer (created again, and stored from our own write) stays; 0 removes whatever is there. Neither a late event
+        nor a live read that was under way brings the removed uid back. Raises KeyError for a kind without a table."""
         table = self._tables[kind]
         key, held_as = table.key(namespace, name), Key(kind, namespace, name)
         old: Held | None = table.rows.get(key) or self.unprocessable.get(held_as)
@@ -281,7 +281,7 @@ class Store:
             return None
         self.unprocessable.pop(held_as, None)
         table.set(key, None)
-        if old.uid and not (resource_version and isinstance(old, _CHURNING)):
+        if old.uid:
             self._removed[old.uid] = None
             if len(self._removed) > _REMEMBERED_REMOVALS:
                 del self._removed[next(iter(self._removed))]
@@ -389,10 +389,6 @@ class Store:
 _CLUSTER_SCOPED: Final = frozenset(
     {"Namespace", "ClusterRole", "ClusterRoleBinding", "IdentityOwner", "GovernancePolicy"}
 )
-
-
-_CHURNING: Final = (Pod, Secret)
-"""Kinds whose watched deletions are not remembered: nothing can come after those, and there are many."""
 
 
 def _version(record: Held | None) -> int:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from tenure.api.base import ApiModel
+from tenure.api.base import ApiModel, format_timestamp
+from tenure.api.conditions import ConditionStatus, ConditionType, Reason
 from tenure.api.names import (
     API_VERSION,
     LABEL_CLASS,
@@ -21,9 +22,12 @@ from tenure.api.names import (
     LABEL_RISK,
     LABEL_RULE,
     DueOutcome,
+    Phase,
+    Rule,
 )
 from tenure.api.owner import IdentityOwnerStatus
 from tenure.api.policy import GovernancePolicyStatus
+from tenure.decide.finding import finding_name
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish
 from tenure.inventory.impact import affected
@@ -34,7 +38,7 @@ from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
 from tenure.kube.resources import BY_KIND, IDENTITY_FINDINGS
 from tenure.model.keys import Key
-from tenure.model.records import Authored
+from tenure.model.records import Authored, Unprocessable
 from tenure.reconcile.judge import Judge, Judgement, Moved
 from tenure.reconcile.ledger import DUE, Ledger
 from tenure.reconcile.queue import WorkQueue
@@ -102,6 +106,8 @@ class Engine:
         self.wishes: dict[Key, tuple[Wish, ...]] = {}
         """What the findings of each subject want done, as last judged. A subject not in here was not judged yet."""
         self._suppressed: dict[str, set[Key]] = {}
+        self._named: dict[Key, tuple[str, int, str]] = {}
+        """Unreadable objects that stand in the log, as (uid, generation, error)."""
         self._tasks: list[asyncio.Task[None]] = []
         self._slice_began = 0.0
         self.beat = 0.0
@@ -127,6 +133,8 @@ class Engine:
             self.queue.add(_subject_key(finding.spec.subject))
         for quarantine in list(self.store.quarantines.values()):
             self.queue.add(_subject_key(quarantine.spec.subject))
+        for unread in list(self.store.unprocessable.values()):
+            self._readable(unread.kind, None, unread)
         self._tasks = [asyncio.create_task(self._work(), name=f"reconcile-{n}") for n in range(WORKERS)]
 
     async def stop(self) -> None:
@@ -144,6 +152,7 @@ class Engine:
     def _changed(self, kind: str, old: Any, new: Any) -> None:
         """A store listener; runs inside every change, so it only marks."""
         self._tallies.changed(kind, old, new)
+        self._readable(kind, old, new)
         for key in affected(self.store, kind, old, new):
             self.queue.add(key)
         record = new or old
@@ -168,6 +177,22 @@ class Engine:
             self.enforcement.vanished(old)
         elif kind == "QuarantineGuard" and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
+
+    def _readable(self, kind: str, old: Any, new: Any) -> None:
+        """Names an object that this version cannot read, once, and says when it can be read again."""
+        if isinstance(new, Unprocessable):
+            key, said = Key(kind, new.namespace, new.name), (new.uid, new.generation, new.error)
+            if self._named.get(key) != said:
+                self._named[key] = said
+                text = "%s cannot be read by this version, so nothing begins where it may count: %s"
+                log.error(text, key, new.error, extra=about(key, new.uid))
+            self.queue.add(key)
+        elif isinstance(old, Unprocessable):
+            key = Key(kind, old.namespace, old.name)
+            self._named.pop(key, None)
+            log.info("%s %s", key, "can be read again" if new is not None else "is gone", extra=about(key, old.uid))
+            if kind in ("IdentityFinding", "Quarantine") and isinstance(new, Authored):
+                self.queue.add(_subject_key(new.spec.subject))
 
     def _authored(self, kind: str, old: Any, new: Any) -> None:
         record = new or old
@@ -208,6 +233,10 @@ class Engine:
                 await self._ledger.flush()
                 self._mark_namespace(key.name)
             return
+        unread = self.store.unprocessable.get(key)
+        if unread is not None:
+            await self._stalled(unread)
+            return
         if key.kind in AUTHORED_KINDS:
             await self._answer(key)
         if key.kind in SUBJECT_KINDS:
@@ -226,6 +255,9 @@ class Engine:
         return self._ledger.turn(namespace, enforcing, now)
 
     async def _govern(self, key: Key) -> None:
+        if self._unknown(key):
+            self.wishes.pop(key, None)  # as if it was never judged: then enforcement leaves it as it is
+            return
         now = self.now()
         blocked = self.enforcement.blocked(key) if self.enforcement else ""
         judgement = self.judge.judge(key, now, blocked)
@@ -243,6 +275,23 @@ class Engine:
             self.wishes.pop(key, None)
         if self.enforcement and (judgement.wishes or before or self._quarantined(key)):
             self.enforcement.consider(key)
+
+    def _unknown(self, key: Key) -> bool:
+        """Whether a finding of the subject cannot be read, or a Quarantine that may be the one its findings tell of: the
+        clocks are in the one, what to give back in the other."""
+        unread = self.store.unprocessable
+        if not unread:
+            return False
+        if any(Key("IdentityFinding", key.namespace, finding_name(key, rule)) in unread for rule in Rule):
+            return True
+        if not any(found.kind == "Quarantine" and found.namespace == key.namespace for found in unread):
+            return False
+        listed = {name for q in self.store.quarantines_in(key.namespace) for name in q.spec.findings}
+        return any(
+            finding.name not in listed
+            for finding in self.store.findings_about(key)
+            if finding.status is not None and finding.status.phase is Phase.QUARANTINED
+        )
 
     def _quarantined(self, key: Key) -> bool:
         return any(
@@ -365,6 +414,38 @@ class Engine:
         except NotFound:
             return  # deleted meanwhile
         self.store.upsert(key.kind, PROJECTIONS[key.kind](stored))
+
+    async def _stalled(self, unread: Unprocessable) -> None:
+        """Says in the status of an authored object that its spec cannot be processed. All else stays as it stands: what
+        an exception pinned is nowhere else."""
+        key = Key(unread.kind, unread.namespace, unread.name)
+        if key.kind not in AUTHORED_KINDS or (self._observed and not key.namespace):
+            return
+        try:
+            raw = await self._kube.get(BY_KIND[key.kind], key.name, key.namespace)
+        except NotFound:
+            return
+        message = f"This version of Tenure cannot read it; nothing begins where it may count. {unread.error}"[:512]
+        status = dict(raw.get("status") or {})
+        before: list[dict[str, Any]] = status.get("conditions") or []
+        if any(c["type"] == ConditionType.STALLED and c.get("message") == message for c in before):
+            return
+        stalled = {
+            "type": ConditionType.STALLED.value,
+            "status": ConditionStatus.TRUE.value,
+            "reason": Reason.INVALID_SPEC.value,
+            "message": message,
+            "lastTransitionTime": format_timestamp(self.now()),
+            "observedGeneration": unread.generation,
+        }
+        spoken = (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED)
+        status["conditions"] = [stalled, *(c for c in before if c["type"] not in spoken)]
+        if key.kind != "IdentityException":  # its pins and its approval hold for the generation that stands there
+            status["observedGeneration"] = unread.generation
+        metadata = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
+        manifest = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "status": status}
+        with contextlib.suppress(NotFound):
+            await self._kube.apply(BY_KIND[key.kind], manifest, subresource="status")
 
     def _elsewhere(self, key: Key, status: ApiModel) -> bool:
         """Whether an operator that is held to some namespaces should leave a cluster-scoped object's status alone: it

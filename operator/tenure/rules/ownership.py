@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from tenure.api.base import format_timestamp
 from tenure.api.conditions import Reason
@@ -23,6 +23,8 @@ from tenure.rules.secrets import is_credential
 
 DEFAULT_SERVICE_ACCOUNT: Final = "default"
 
+State = Literal["declared", "derived", "none"]
+
 
 def changed(authored: Claim | ExceptionRecord | Owner) -> datetime:
     """When the object's spec last changed, by the API server's stamp; its creation when none is known."""
@@ -37,13 +39,7 @@ def of_claim(facts: Facts, claim: Claim, how: str = "") -> Ownership:
     answers meanwhile. An owner's namespaceSelector is judged when a claim is admitted, not here: a namespace that is
     relabelled later must not take the owner away from what was claimed rightly."""
     answer = owners.answer(claim.spec.owner, facts.owners)
-    return _answered(
-        facts.governance,
-        "declared",
-        answer,
-        f"claim {claim.namespace}/{claim.name}{how}",
-        claim=claim,
-    )
+    return _answered(facts.governance, "declared", answer, f"claim {claim.namespace}/{claim.name}{how}", claim=claim)
 
 
 def of_exception(facts: Facts) -> Ownership:
@@ -74,10 +70,12 @@ def of_subject(facts: Facts, cover: Cover) -> Ownership:
     return _answered(facts.governance, "none", told.answer, why)
 
 
-def _answered(governance: Governance, state: str, answer: Answer, why: str, *, claim: Claim | None = None) -> Ownership:
+def _answered(
+    governance: Governance, state: State, answer: Answer, why: str, *, claim: Claim | None = None
+) -> Ownership:
     vacant = answer.vacant is not None
     return Ownership(
-        state=state,  # type: ignore[arg-type]
+        state=state,
         owner=answer.accountable,
         why=f"{why}; {answer.words}" if vacant and state == "declared" else why,
         claim=Key("OwnedIdentity", claim.namespace, claim.name) if claim is not None else None,
