@@ -416,9 +416,7 @@ class Enforcer:
         except ValueError:
             return quarantine
         self._metrics.tripwire()
-        note = (
-            f"A token under Quarantine {quarantine.name} was used on {used}: this identity is alive."
-        )
+        note = f"A token under Quarantine {quarantine.name} was used on {used}: this identity is alive."
         self._say(key, quarantine.spec.subject.uid, wishes, events.TRIPWIRE, note, "Quarantine", warning=True)
         return await self._write_status(quarantine, status.model_copy(update={"last_attempt": day}))
 

@@ -458,7 +458,8 @@ def authored(
             part = "status"
             state = _status(status, raw.get("status"), strict=ours)
         except ValidationError as error:
-            return Unprocessable(kind, here, name, uid, generation, version, _explain(error, part))
+            cut = any(found["type"] == "missing" for found in error.errors(include_url=False, include_input=False))
+            return Unprocessable(kind, here, name, uid, generation, version, _explain(error, part), cut)
         deletion = metadata.get("deletionTimestamp")
         return Authored(
             kind=kind,

@@ -184,3 +184,6 @@ class Unprocessable:
     resource_version: str
     error: str
     """Which field and why, one line, bounded; no value."""
+    cut: bool = False
+    """A field is missing that every such object has: an older CRD hides it, and any write to the object would lose it
+    for good."""

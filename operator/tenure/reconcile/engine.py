@@ -255,6 +255,8 @@ class Engine:
         return self._ledger.turn(namespace, enforcing, now)
 
     async def _govern(self, key: Key) -> None:
+        if key in self.store.unprocessable:
+            return  # what it says is unknown: judged, it would count as gone, and its findings as decided
         if self._unknown(key):
             self.wishes.pop(key, None)  # as if it was never judged: then enforcement leaves it as it is
             return
@@ -277,8 +279,8 @@ class Engine:
             self.enforcement.consider(key)
 
     def _unknown(self, key: Key) -> bool:
-        """Whether a finding of the subject cannot be read, or a Quarantine that may be the one its findings tell of: the
-        clocks are in the one, what to give back in the other."""
+        """Whether a finding of the subject cannot be read, or a Quarantine that may be the one its findings tell of:
+        the clocks are in the one, what to give back in the other."""
         unread = self.store.unprocessable
         if not unread:
             return False
@@ -417,9 +419,9 @@ class Engine:
 
     async def _stalled(self, unread: Unprocessable) -> None:
         """Says in the status of an authored object that its spec cannot be processed. All else stays as it stands: what
-        an exception pinned is nowhere else."""
+        an exception pinned is nowhere else. One with a hidden field is not written to: that would lose the field."""
         key = Key(unread.kind, unread.namespace, unread.name)
-        if key.kind not in AUTHORED_KINDS or (self._observed and not key.namespace):
+        if key.kind not in AUTHORED_KINDS or unread.cut or (self._observed and not key.namespace):
             return
         try:
             raw = await self._kube.get(BY_KIND[key.kind], key.name, key.namespace)
