@@ -20,7 +20,7 @@ from tenure.handlers.authored import registry
 from tenure.inventory.sources import Informers, calm_collector, set_inventory_aside
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
-from tenure.kube.errors import ApiError, ConfigurationError, NotFound
+from tenure.kube.errors import ApiError, ConfigurationError, Forbidden, NotFound
 from tenure.model.records import Authored
 from tenure.reconcile.engine import Engine
 from tenure.reconcile.judge import Judge
@@ -79,8 +79,8 @@ class View:
     def quarantines(self) -> Iterable[Authored[QuarantineSpec, QuarantineStatus]]:
         return self._store.quarantines.values()
 
-    def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]]:
-        return self.ledger.counters if self.ledger else {}
+    def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]] | None:
+        return self.ledger.counters if self.ledger else None
 
     def queue(self) -> Mapping[str, int]:
         return self.enforcer.queue() if self.enforcer else {}
@@ -157,18 +157,22 @@ class Operator:
 
     async def _work(self, person: Kube, parts: list[Any]) -> None:
         settings = self._settings
-        kube = await self._patiently("reach the API server", lambda: self._as_operator(person))
+        kube = await self._patiently("connect as the operator", lambda: self._as_operator(person))
         if kube is not person:
             parts.append(kube)
         ledger = Ledger(kube, settings.operator_namespace)
-        await self._patiently("read the installation's memory", ledger.load)
-        self._view.ledger, self._view.now = ledger, kube.clock.now
+        self._view.now = kube.clock.now
         informers = Informers(kube, self._store, namespaces=settings.namespaces)
         self._informers = self._view.informers = informers
         parts.append(informers)
         self._state = "reading the inventory"
         informers.start()
-        await self._patiently("ask for its own rights", lambda: self._name_missing_rights(kube))
+        # Side by side: what is missing is named, whatever else waits for want of it.
+        await asyncio.gather(
+            self._patiently("read the installation's memory", ledger.load),
+            self._patiently("ask for its own rights", lambda: self._name_missing_rights(kube), shown=False),
+        )
+        self._view.ledger = ledger
         await informers.wait_synced()
         set_inventory_aside()
         log.info("inventory complete: %s", ", ".join(f"{kind} {count}" for kind, count in self._store.counts().items()))
@@ -225,16 +229,23 @@ class Operator:
                 f"ServiceAccount {settings.operator_namespace}/{settings.service_account} does not exist: "
                 "install Tenure first (make install)",
             ) from error
+        except Forbidden as error:
+            raise ApiError(
+                error.status,
+                error.reason,
+                f"missing right: create serviceaccounts/token {settings.service_account} in namespace "
+                f"{settings.operator_namespace}, for {user} ({error})",
+            ) from error
         log.info("connected to %s as %s; working as %s", person.server, user, own)
         return person.as_token(token)
 
     async def _name_missing_rights(self, kube: Kube) -> None:
         for right in await missing(kube, self._settings.operator_namespace, self._settings.namespaces):
-            log.error("missing right: %s (needed for %s): see deploy/10-rbac.yaml", right, right.needed_for)
+            log.error("missing right: %s (needed for %s): see deploy/60-rbac.yaml", right, right.needed_for)
 
-    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]], *, shown: bool = True) -> T:
         """Tries until it works: an API server that is away, or a right that is missing, is waited for. Each new reason
-        is logged once and stands in /readyz."""
+        is logged once and, where shown, stands in /readyz."""
         pause, said = 0.25, ""
         while True:
             try:
@@ -243,7 +254,8 @@ class Operator:
                 text = f"cannot {what}: {error}"
             except ValueError as error:
                 text = f"cannot {what}: {error}"
-            self._state = text
+            if shown:
+                self._state = text
             if text != said:
                 log.error("%s; trying again until it works", text)
                 said = text

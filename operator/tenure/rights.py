@@ -42,7 +42,7 @@ class Right:
 
 
 def needed() -> tuple[Right, ...]:
-    """Every right of deploy/10-rbac.yaml that the operator uses."""
+    """Every right of deploy/60-rbac.yaml that the operator uses."""
     rights = [
         Right(verb, resource, "the inventory")
         for resource in (*OBSERVED_RESOURCES, *OWN_RESOURCES)

@@ -123,6 +123,10 @@ class ForkedOperator(Operator):
         self._pid = self._server.fork(self.command, environment, self.directory, self.log_file)
         return self
 
+    def __enter__(self) -> ForkedOperator:
+        super().__enter__()
+        return self
+
     def check(self) -> None:
         if not self._pid or self.returncode is not None:
             raise OperatorEnded(f"the operator ended with status {self.returncode}\n{self.log_tail()}")

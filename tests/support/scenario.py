@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tests.support.cluster import Cluster, eventually
@@ -92,6 +93,24 @@ def identity(cluster: Cluster, namespace: str, name: str, tokens: Iterable[str] 
     for token in tokens:
         cluster.create(token_secret(namespace, token, name))
     return created
+
+
+def exception(namespace: str, kind: str, name: str, *rules: str, **spec: Any) -> Json:
+    """A waiver of rules for one subject until tomorrow, in the name of `team`."""
+    given: Json = {
+        "target": {"kind": kind, "name": name},
+        "rules": list(rules),
+        "class": "Migration",
+        "owner": "team",
+        "justification": "tests",
+        "expiresAt": (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    return {
+        "apiVersion": API,
+        "kind": "IdentityException",
+        "metadata": {"name": "exception", "namespace": namespace},
+        "spec": {**given, **spec},
+    }
 
 
 def token_of(cluster: Cluster, namespace: str, secret: str) -> str:

@@ -18,6 +18,7 @@ from tests.support.scenario import HOME
 _INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)")
 _UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_GONE: Final = re.compile(r"\b(serviceaccount|secret)-([a-z0-9.-]+)-[0-9a-f]{6}\b")
 _KINDS: Final = (
     "serviceaccounts",
     "secrets",
@@ -53,6 +54,7 @@ def snapshot(cluster: Cluster, namespace: str) -> Json:
     text = json.dumps(state)
     for name, word in words:
         text = text.replace(name, word)
+    text = _GONE.sub(r"former quarantine of \1 \2", text)
     normal: Json = _sorted(json.loads(_DAY.sub("DAY", _INSTANT.sub("TIME", text))))
     return normal
 
@@ -122,12 +124,15 @@ def state(cluster: Cluster) -> Json:
     return {name: json.loads(data.get(name, text)) for name, text in empty.items()}
 
 
+_MOVING: Final = ("conditions", "accountable")  # what holds, and who answers, may change within an opening
+
+
 def instants(cluster: Cluster, namespace: str) -> dict[str, str]:
     """Every instant that is set in findings (by opening) and Quarantines, by its place. Once set, it never moves."""
     found: dict[str, str] = {}
     for kind in ("identityfindings", "quarantines"):
         for obj in cluster.list(kind, namespace):
-            status = {key: value for key, value in (obj.get("status") or {}).items() if key != "conditions"}
+            status = {key: value for key, value in (obj.get("status") or {}).items() if key not in _MOVING}
             _collect(status, f"{kind}/{obj['metadata']['name']}#{status.get('opening', 0)}", found)
     return found
 

@@ -34,7 +34,7 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 from yarl import URL
 
-from tenure.kube import resources
+from tenure.kube import page, resources
 from tenure.kube.clock import ServerClock
 from tenure.kube.errors import (
     ApiError,
@@ -210,6 +210,8 @@ class _Request:
     seconds: float = 30.0
     discard: bool = False
     """Whether a good answer's body is left unread."""
+    gradual: bool = False
+    """Whether the answer is a page whose objects are parsed one by one (see `tenure.kube.page`)."""
 
     @property
     def repeatable(self) -> bool:
@@ -407,7 +409,7 @@ class Kube:
         limits = aiohttp.ClientTimeout(total=request.seconds, sock_connect=_CONNECT_TIMEOUT)
         response = await self._send(request, limits)
         try:
-            return {} if request.discard else await self._read(request.what, response, _KINDS.get(request.accept, ""))
+            return {} if request.discard else await self._read(request, response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(request.what, error) from error
         finally:
@@ -468,7 +470,8 @@ class Kube:
             status = {"message": response.reason or ""}
         return from_status(what, response.status, status, _seconds(response.headers.get("Retry-After")))
 
-    async def _read(self, what: str, response: aiohttp.ClientResponse, kind: str) -> Json:
+    async def _read(self, request: _Request, response: aiohttp.ClientResponse) -> Json:
+        what, kind = request.what, _KINDS.get(request.accept, "")
         pieces: list[bytes] = []
         if kind:
             length = 0
@@ -485,7 +488,7 @@ class Kube:
         if not text:
             return {}
         try:
-            answer = json.loads(text)
+            answer = page.parse(what, text.decode()) if request.gradual else json.loads(text)
         except ValueError:
             # Without its cause: a JSONDecodeError keeps the whole text.
             raise ApiError(response.status, "Unreadable", f"{what}: the answer is not JSON") from None
@@ -522,18 +525,21 @@ class Kube:
         limit: int = 500,
         accept: str | None = None,
         params: Params | None = None,
+        gradual: bool = False,
     ) -> AsyncIterator[Json]:
         """The pages of a list, each a List (or Table), all of one resourceVersion. accept None means JSON, and for
-        Secrets Table. Raises Gone when the list takes longer than the server keeps its snapshot: start anew."""
+        Secrets Table. Raises Gone when the list takes longer than the server keeps its snapshot: start anew.
+        gradual: a page's items (or rows) can be walked once, and each is parsed then (`tenure.kube.page`)."""
         accept = accept or (TABLE if resource.sensitive else JSON)
         query: dict[str, str | int | bool] = {**(params or {}), "limit": limit}
         what = _what("list", resource, namespace)
+        request = _Request(
+            what, "GET", resource.path(namespace), params=query, accept=accept, seconds=_PAGE_TIMEOUT, gradual=gradual
+        )
         while True:
-            page = await self._call(
-                _Request(what, "GET", resource.path(namespace), params=query, accept=accept, seconds=_PAGE_TIMEOUT)
-            )
-            yield page
-            token = page.get("metadata", {}).get("continue")
+            found = await self._call(request)
+            yield found
+            token = found.get("metadata", {}).get("continue")
             if not token:
                 return
             query["continue"] = token

@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 from tenure.kube.client import JSON, TABLE, Json, Params
 from tenure.kube.clock import ServerClock
 from tenure.kube.errors import ApiError, BrokenStream, Forbidden, Gone, NotFound, UnexpectedKind, Unreachable
+from tenure.kube.page import Elements
 from tenure.kube.resources import GROUP, Resource
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Source(Protocol):
         limit: int = ...,
         accept: str | None = ...,
         params: Params | None = ...,
+        gradual: bool = ...,
     ) -> AsyncIterator[Json]: ...
 
     def watch(
@@ -94,7 +96,7 @@ class Objects:
     def listed(self, page: Raw) -> Iterable[Raw]:
         """The raw objects of one page. Raises BrokenStream for what is none."""
         items = page.get("items")
-        return items if isinstance(items, list) else ()  # a list without objects has `null`
+        return items if isinstance(items, list | Elements) else ()  # a list without objects has `null`
 
     def of_event(self, obj: Raw) -> Raw:
         """The raw object of one event."""
@@ -113,7 +115,7 @@ class Rows:
 
     def listed(self, page: Raw) -> Iterable[Raw]:
         self._look_at_columns(page)
-        return [self._row(row) for row in page.get("rows") or ()]
+        return (self._row(row) for row in page.get("rows") or ())
 
     def of_event(self, obj: Raw) -> Raw:
         self._look_at_columns(obj)
@@ -247,7 +249,12 @@ class Informer(Generic[R]):
         seen: set[Name2] = set()
         version, back = "", False
         pages = self._kube.pages(
-            self.resource, self.namespace, limit=self._page, accept=self._form.accept, params=self._params
+            self.resource,
+            self.namespace,
+            limit=self._page,
+            accept=self._form.accept,
+            params=self._params,
+            gradual=True,
         )
         async with aclosing(pages) as walk:  # type: ignore[type-var]  # an async generator, as Kube's is
             async for page in walk:

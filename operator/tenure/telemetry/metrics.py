@@ -402,6 +402,8 @@ class _State(Collector):
 
     def _totals(self) -> Iterator[Metric]:
         totals = self._observed.totals()
+        if totals is None:
+            return
         due: dict[tuple[str, ...], int] = {(risk.value, outcome): 0 for risk, outcome in product(Risk, DUE_OUTCOMES)}
         yield _total(
             "decisions_due_total",

@@ -85,9 +85,10 @@ class Observed(Protocol):
 
     def quarantines(self) -> Iterable[Authored[QuarantineSpec, QuarantineStatus]]: ...
 
-    def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]]:
+    def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]] | None:
         """The durable counters, names without prefix, values per label tuple in the contract's label order:
-        {"decisions_due_total": {(risk, outcome): n}, "exception_renewals_total": {(class,): n}}."""
+        {"decisions_due_total": {(risk, outcome): n}, "exception_renewals_total": {(class,): n}}. None while they are
+        not known yet: a 0 in their place would be a reset to Prometheus, and all would count twice."""
 
     def queue(self) -> Mapping[str, int]:
         """Acts that wait, by reason (see metrics.QUEUE_REASONS)."""
@@ -112,7 +113,7 @@ class Nothing:
     def quarantines(self) -> Iterable[Authored[QuarantineSpec, QuarantineStatus]]:
         return ()
 
-    def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]]:
+    def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]] | None:
         return {}
 
     def queue(self) -> Mapping[str, int]:
