@@ -42,7 +42,8 @@ def _tell(narrator: Narrator) -> None:
 def main() -> int:
     """Tells the story; the exit status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     narrator = Narrator()
     try:
         _tell(narrator)

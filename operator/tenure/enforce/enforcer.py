@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from tenure.api.conditions import ConditionType
 from tenure.api.names import (
     API_VERSION,
     FINALIZER,
@@ -37,6 +38,7 @@ from tenure.api.quarantine import (
     StageStatus,
     Tripwire,
 )
+from tenure.decide.held import HELD
 from tenure.decide.hold import OPERATOR, Quarantine
 from tenure.decide.wish import Wish, may_not, order
 from tenure.enforce import live, tokens
@@ -47,7 +49,7 @@ from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, Invalid, NotFound
-from tenure.kube.resources import QUARANTINES
+from tenure.kube.resources import IDENTITY_FINDINGS, QUARANTINES
 from tenure.model.keys import Key
 from tenure.model.records import Secret
 from tenure.reconcile.engine import Engine
@@ -64,6 +66,9 @@ STAGES = (Stage.GUARD, Stage.DISABLE_TOKENS)
 """The stages this version carries out; others that a policy names are left out of the intent."""
 
 _PICK = Key("", "", "pick")
+_LOOK_AGAIN = timedelta(seconds=1)  # while the inventory is not fresh
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 60.0  # seconds between two tries to begin one subject's act
 
 
 class Enforcer:
@@ -97,6 +102,7 @@ class Enforcer:
         self._waiting: dict[Key, str] = {}
         self._vanished: dict[Key, list[Quarantine]] = {}
         self._given_back: set[str] = set()
+        self._postponed: dict[Key, tuple[int, datetime]] = {}  # tries that failed, and when the next one is
         self._task: asyncio.Task[None] | None = None
 
     # --- the port the loop sees --------------------------------------------------------------------------------
@@ -134,6 +140,13 @@ class Enforcer:
 
     def start(self) -> None:
         """Begins to act; the loop must have been started (a subject that was not judged yet is left alone)."""
+        for finding in self._store.findings.values():
+            # What held an act when the last process ended goes on holding it until we have looked: a restart alone
+            # must not take the condition off and put it on again.
+            conditions = finding.status.conditions if finding.status else ()
+            for reason in (c.reason for c in conditions if c.type is ConditionType.BLOCKED and c.reason in HELD):
+                about_it = finding.spec.subject
+                self._blocked[Key(about_it.kind, about_it.namespace or "", about_it.name)] = reason
         for quarantine in self._store.quarantines.values():
             self.consider(_subject(quarantine))
         for namespace, _ in list(self._store.guards):
@@ -160,7 +173,7 @@ class Enforcer:
                 delay = self._queue.failed(key)
                 log.exception("%s: enforcement failed; again in %.1f s", key, delay, extra=about(key))
             else:
-                if self._waiting.get(key) == "Retry":
+                if self._waiting.get(key) == "Retry" and key not in self._postponed:
                     del self._waiting[key]
                 self._queue.done(key)
             await asyncio.sleep(0)
@@ -205,6 +218,10 @@ class Enforcer:
             self._pending.pop(key, None)
             if not standing:  # what blocks a standing Quarantine's next step is that step's to say
                 self._unblock(key)
+                self._postponed.pop(key, None)
+            return
+        if key in self._postponed and self._now() < self._postponed[key][1]:
+            self._queue.at(key, self._postponed[key][1])
             return
         self._pending[key] = min(due, key=order)
         self._queue.add(_PICK)
@@ -227,10 +244,11 @@ class Enforcer:
         if stale:
             for key in self._pending:
                 self._block(key, "InventoryStale")
-            self._queue.at(_PICK, self._now() + timedelta(seconds=5))
+            self._queue.at(_PICK, self._now() + _LOOK_AGAIN)
             return
         now = self._now()
-        choice = pick(self._pending, lambda wish: self._budget(wish, now), self._subjects_in, now)
+        # An act that was entered before a crash has its place already: it must not wait for a second one.
+        choice = pick(self._pending, lambda wish: self._budget(wish, now, but=_opening(wish)), self._subjects_in, now)
         for key in self._pending:
             if key in choice.waiting:
                 if self._waiting.get(key) != "BlastRadius":
@@ -247,19 +265,31 @@ class Enforcer:
         try:
             await self._begin(key, wish)
         except ApiError as error:
-            self._pending[key] = wish
-            self._waiting[key] = "Retry"
-            if isinstance(error, Forbidden):
-                self._block(key, "MissingRight")
-            raise
+            self._postpone(key, error)
+        else:
+            self._postponed.pop(key, None)
         if self._pending:
             self._queue.add(_PICK)
 
-    def _budget(self, wish: Wish, now: datetime) -> Budget:
+    def _postpone(self, key: Key, error: ApiError) -> None:
+        """A subject whose act cannot begin waits by itself, longer each time: it must not hold up the others."""
+        tries = self._postponed[key][0] if key in self._postponed else 0
+        delay = max(error.retry_after or 0.0, min(_FIRST_PAUSE * 2 ** min(tries, 16), _LONGEST_PAUSE))
+        until = self._now() + timedelta(seconds=delay)
+        self._postponed[key] = (tries + 1, until)
+        self._waiting[key] = "Retry"
+        self._queue.at(key, until)
+        log.warning("%s: enforcement: %s; again in %.1f s", key, error, delay, extra=about(key))
+        if isinstance(error, Forbidden | Invalid):
+            self._block(key, "MissingRight")
+
+    def _budget(self, wish: Wish, now: datetime, *, but: str = "") -> Budget:
+        """What the wish's policy has used, without the act whose id ends so."""
         name = wish.terms.reference.removeprefix("GovernancePolicy/")
         policy = self._store.policies.get(name)
         cap = policy.spec.blast_radius if policy else BlastRadius()
-        return Budget(cap, self._ledger.acts(name, now - cap.window))
+        acts = self._ledger.acts(name, now - cap.window)
+        return Budget(cap, tuple(act for act in acts if not but or not act.id.endswith(but)))
 
     def _subjects_in(self, namespace: str) -> int:
         secrets = self._store.secrets_in(namespace)
@@ -284,9 +314,7 @@ class Enforcer:
         uid = self._engine.judge.judge(key, now).evaluation.uid
         policy = wish.terms.reference.removeprefix("GovernancePolicy/")
         top = min(due, key=order)
-        self._ledger.act(
-            RecordedAct(f"{quarantine_name(key, uid)}@{top.finding}#{top.opening}", now, key.namespace, policy)
-        )
+        self._ledger.act(RecordedAct(f"{quarantine_name(key, uid)}{_opening(top)}", now, key.namespace, policy))
         await self._ledger.flush()
         spec = self._intent(key, uid, tuple(due), now)
         quarantine = await self._write_intent(key.namespace, quarantine_name(key, uid), spec)
@@ -322,10 +350,15 @@ class Enforcer:
         self._store.upsert("Quarantine", PROJECTIONS["Quarantine"](stored))
         return self._store.quarantines[(namespace, name)]
 
-    async def _confirmed(self, key: Key) -> tuple[Wish, ...]:
-        """Reads the facts live and judges again: what the findings want at this instant. Raises ApiError when any of
-        it cannot be read; then nothing may be done."""
+    async def _confirmed(self, key: Key, quarantine: Quarantine | None = None) -> tuple[Wish, ...]:
+        """Reads the facts live and judges again: what the findings want at this instant; nothing where somebody has
+        released the Quarantine. Raises ApiError when any of it cannot be read; then nothing may be done."""
         await live.refresh(self._kube, self._store, key)
+        if quarantine is not None:
+            await live.one(self._kube, self._store, Key("Quarantine", quarantine.namespace, quarantine.name))
+            now = self._store.quarantines.get((quarantine.namespace, quarantine.name))
+            if now is None or now.uid != quarantine.uid or now.deletion is not None:
+                return ()
         namespace = self._store.namespaces.get(key.namespace)
         if namespace is None or namespace.deleting:
             return ()
@@ -343,6 +376,8 @@ class Enforcer:
             await self._keep_record(quarantine)
         elif status.release is not None:
             await self._delete(quarantine)
+        elif self._is_being_recorded(quarantine):
+            return  # whose names it is to keep finishes it before it goes
         elif not judged:
             return  # after a restart nothing is released before its findings were looked at
         elif self._is_gone(key, quarantine) and key.kind == "Secret":
@@ -351,6 +386,16 @@ class Enforcer:
             await self._release(key, quarantine)
         else:
             await self._advance(key, quarantine, wishes)
+
+    def _is_being_recorded(self, quarantine: Quarantine) -> bool:
+        """A crash came between the two writes of a record, and the Quarantine that revoked its subject still stands."""
+        uid = quarantine.spec.subject.uid
+        return _is_unfinished(quarantine) and any(
+            entry.uid == uid
+            for other in self._store.quarantines_in(quarantine.namespace)
+            if other.name != quarantine.name and other.status
+            for entry in other.status.revoked
+        )
 
     def _is_gone(self, key: Key, quarantine: Quarantine) -> bool:
         record = self._store.get(key)
@@ -376,14 +421,14 @@ class Enforcer:
                     self._waiting[key] = "StageInterval"
                     self._queue.at(key, previous + interval)
                     return
-                if not await self._carry_out(key, quarantine, stage):
+                if not await self._carry_out(key, quarantine, stage, wishes):
                     return
                 quarantine = self._store.quarantines[(quarantine.namespace, quarantine.name)]
                 done = _stage(quarantine, stage)
             previous = done.done if done else None
         self._waiting.pop(key, None)
         quarantine = await self._notice_use(key, quarantine, wishes)
-        await self._revoke_when_due(key, quarantine)
+        await self._revoke_when_due(key, quarantine, wishes)
 
     def _renewed_intent(self, spec: QuarantineSpec, wishes: tuple[Wish, ...]) -> QuarantineSpec:
         """The findings that want it now. Its revocation goes when none of them asks for one, and comes forward (never
@@ -444,15 +489,25 @@ class Enforcer:
         record = self._store.secrets.get((quarantine.namespace, subject.name))
         return (record,) if record is not None and record.uid == subject.uid else ()
 
-    async def _carry_out(self, key: Key, quarantine: Quarantine, stage: Stage) -> bool:
-        """One stage: judged again live, done, verified, written down. False when it must not go on."""
-        wishes = await self._confirmed(key)
-        if not wishes or self._is_gone(key, quarantine):
-            self._engine.mark(key)
-            return False
+    async def _still_wanted(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> tuple[Wish, ...]:
+        """The wishes as they stand live when a further step may be taken, () when not. What is known to forbid it
+        costs no request."""
         held = may_not(wishes)
+        if not held:
+            wishes = await self._confirmed(key, quarantine)
+            if not wishes or self._is_gone(key, quarantine):
+                self._engine.mark(key)
+                return ()
+            held = may_not(wishes)
         if held:
             self._block(key, held)
+            return ()
+        return wishes
+
+    async def _carry_out(self, key: Key, quarantine: Quarantine, stage: Stage, wishes: tuple[Wish, ...]) -> bool:
+        """One stage: judged again live, done, verified, written down. False when it must not go on."""
+        wishes = await self._still_wanted(key, quarantine, wishes)
+        if not wishes:
             return False
         kind = quarantine.spec.subject.kind
         verified = False
@@ -546,8 +601,9 @@ class Enforcer:
 
     # --- revocation --------------------------------------------------------------------------------------------
 
-    async def _revoke_when_due(self, key: Key, quarantine: Quarantine) -> None:
-        """Deletes the quarantined token Secrets once `revokeAt` has passed, no use is recent and the cap allows it."""
+    async def _revoke_when_due(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
+        """Deletes the quarantined token Secrets once `revokeAt` has passed, no use is recent and the cap allows it.
+        What costs no request is looked at first: one that waits for days is considered often."""
         at, status = quarantine.spec.revoke_at, quarantine.status or QuarantineStatus()
         left = _unrevoked(status)
         now = self._now()
@@ -556,6 +612,19 @@ class Enforcer:
             if at is not None and left:
                 self._queue.at(key, at)
             return
+        held = may_not(wishes)
+        if held:
+            self._block(key, held)
+            return
+        id_ = f"{quarantine.uid}/revoke"
+        free = self._budget(wishes[0], now).free_at(key.namespace, self._subjects_in(key.namespace), now)
+        if free is not None and not self._ledger.has_act(id_):
+            if self._waiting.get(key) != "BlastRadius":
+                self._tell_blast_radius(key)
+            self._waiting[key] = "BlastRadius"
+            self._block(key, "BlastRadius")
+            self._queue.at(key, free)
+            return
         until = await self._used_until(quarantine, left)
         if until is not None and until > now:
             self._waiting[key] = "RecentlyUsed"
@@ -563,30 +632,14 @@ class Enforcer:
             self._queue.at(key, until)
             return
         if self._fresh():
-            self._queue.at(key, now + timedelta(seconds=5))
+            self._queue.at(key, now + _LOOK_AGAIN)
             return
-        wishes = await self._confirmed(key)
-        if not wishes or self._is_gone(key, quarantine):
-            self._engine.mark(key)
+        wishes = await self._still_wanted(key, quarantine, wishes)
+        if not wishes:
             return
-        held = may_not(wishes)
-        if held:
-            self._block(key, held)
-            return
-        act = RecordedAct(
-            f"{quarantine.uid}/revoke", now, key.namespace, wishes[0].terms.reference.removeprefix("GovernancePolicy/")
-        )
-        if not self._ledger.has_act(act.id):
-            free = self._budget(wishes[0], now).free_at(key.namespace, self._subjects_in(key.namespace), now)
-            if free is not None:
-                if self._waiting.get(key) != "BlastRadius":
-                    self._tell_blast_radius(key)
-                self._waiting[key] = "BlastRadius"
-                self._block(key, "BlastRadius")
-                self._queue.at(key, free)
-                return
-            self._ledger.act(act)
-            await self._ledger.flush()
+        policy = wishes[0].terms.reference.removeprefix("GovernancePolicy/")
+        self._ledger.act(RecordedAct(id_, now, key.namespace, policy))
+        await self._ledger.flush()
         self._waiting.pop(key, None)
         self._unblock(key)
         await self._revoke(key, quarantine, left, wishes)
@@ -698,8 +751,9 @@ class Enforcer:
             return
         status = quarantine.status or QuarantineStatus()
         person = status.release is None or status.release.by != OPERATOR
-        if person and not self._reopened(quarantine):
+        if person and not await self._reopened(quarantine):
             self._engine.mark(key)
+            self._queue.at(key, self._now() + timedelta(seconds=5))
             return  # the findings say that they are open again before the proof of the release is gone
         kept = await self._give_back(quarantine)
         await self._keep_names(quarantine)
@@ -729,7 +783,8 @@ class Enforcer:
                 kept.append(f"{token.name} (gone)")
         return kept
 
-    def _reopened(self, quarantine: Quarantine) -> bool:
+    async def _reopened(self, quarantine: Quarantine) -> bool:
+        """Whether every finding that wanted it says that it is open again, or is not there to say so."""
         for name in quarantine.spec.findings:
             finding = self._store.findings.get((quarantine.namespace, name))
             if finding is None or finding.status is None:
@@ -737,6 +792,10 @@ class Enforcer:
             if finding.status.phase in (Phase.RESOLVED, Phase.EXCEPTED):
                 continue
             if finding.status.released != quarantine.deletion:
+                try:
+                    await self._kube.get(IDENTITY_FINDINGS, name, quarantine.namespace)
+                except NotFound:
+                    continue  # it went with its CRD, which no watch says
                 return False
         return True
 
@@ -750,26 +809,32 @@ class Enforcer:
             if account is None or account.uid != entry.service_account_uid:
                 continue
             name = quarantine_name(Key("Secret", quarantine.namespace, entry.name), entry.uid)
-            if (quarantine.namespace, name) in self._store.quarantines:
-                continue
-            stored = await self._kube.apply(
-                QUARANTINES,
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": "Quarantine",
-                    "metadata": {"name": name, "namespace": quarantine.namespace},
-                    "spec": QuarantineSpec(
-                        subject=QuarantineSubject(
-                            kind="Secret", namespace=quarantine.namespace, name=entry.name, uid=entry.uid
-                        ),
-                        verdict=Verdict.REVOKE,
-                        reason=f"revoked under Quarantine {quarantine.name}; the name stays refused",
-                    ).wire(),
-                },
-            )
-            record: Quarantine = PROJECTIONS["Quarantine"](stored)
-            done = entry if entry.done else entry.model_copy(update={"done": self._now()})
-            await self._write_status(record, QuarantineStatus(revoked=(done,)))
+            record = self._store.quarantines.get((quarantine.namespace, name))
+            if record is None:
+                record = await self._begin_record(quarantine, entry, name)
+            if _is_unfinished(record):
+                done = entry if entry.done else entry.model_copy(update={"done": self._now()})
+                await self._write_status(record, QuarantineStatus(revoked=(done,)))
+
+    async def _begin_record(self, quarantine: Quarantine, entry: Revoked, name: str) -> Quarantine:
+        """A record without its status, which takes a second write: until that, the released Quarantine stands."""
+        stored = await self._kube.apply(
+            QUARANTINES,
+            {
+                "apiVersion": API_VERSION,
+                "kind": "Quarantine",
+                "metadata": {"name": name, "namespace": quarantine.namespace},
+                "spec": QuarantineSpec(
+                    subject=QuarantineSubject(
+                        kind="Secret", namespace=quarantine.namespace, name=entry.name, uid=entry.uid
+                    ),
+                    verdict=Verdict.REVOKE,
+                    reason=f"revoked under Quarantine {quarantine.name}; the name stays refused",
+                ).wire(),
+            },
+        )
+        self._store.upsert("Quarantine", PROJECTIONS["Quarantine"](stored))
+        return self._store.quarantines[(quarantine.namespace, name)]
 
     async def _drop_finalizer(self, quarantine: Quarantine) -> None:
         if FINALIZER not in quarantine.finalizers:
@@ -863,6 +928,18 @@ def _is_record(quarantine: Quarantine) -> bool:
         and quarantine.status is not None
         and any(r.done for r in quarantine.status.revoked)
     )
+
+
+def _is_unfinished(quarantine: Quarantine) -> bool:
+    """A record that does not say yet what it is to keep refused."""
+    revoked = quarantine.status.revoked if quarantine.status else ()
+    asked = bool(quarantine.spec.findings) or FINALIZER in quarantine.finalizers
+    return not asked and quarantine.spec.verdict is Verdict.REVOKE and not revoked
+
+
+def _opening(wish: Wish) -> str:
+    """How the id of the act that begins for this opening of a finding ends."""
+    return f"@{wish.finding}#{wish.opening}"
 
 
 def _stage(quarantine: Quarantine, stage: Stage) -> StageStatus | None:

@@ -118,15 +118,20 @@ class Guards:
                 await self._kube.delete(QUARANTINE_GUARDS, GUARD_NAME, namespace, uid=held.uid)
             self._store.remove(KIND, namespace, GUARD_NAME)
             return
-        stored = await self._kube.apply(
-            QUARANTINE_GUARDS,
-            {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "metadata": {"name": GUARD_NAME, "namespace": namespace},
-                "spec": wanted.wire(),
-            },
-        )
+        try:
+            stored = await self._kube.apply(
+                QUARANTINE_GUARDS,
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": KIND,
+                    "metadata": {"name": GUARD_NAME, "namespace": namespace},
+                    "spec": wanted.wire(),
+                },
+            )
+        except NotFound as error:
+            if not error.kind_missing:
+                raise
+            return  # somebody deleted the CRD: nothing is in force, which no release waits for and `in_force` sees
         self._store.upsert(KIND, PROJECTIONS[KIND](stored))
 
 

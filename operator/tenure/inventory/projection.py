@@ -82,8 +82,11 @@ def instant(text: str) -> datetime:
 class _Shared(dict[Any, Any]):
     """Equal values become one object."""
 
+    def __init__(self, limit: int = _CACHE) -> None:
+        self._limit = limit
+
     def share(self, value: T) -> T:
-        if len(self) >= _CACHE:
+        if len(self) >= self._limit:
             self.clear()
         shared: T = self.setdefault(value, value)
         return shared
@@ -95,6 +98,8 @@ _MANAGERS: Final = _Shared()
 _SUBJECTS: Final = _Shared()
 _FIELD_SETS: Final[dict[frozenset[str], set[str]]] = {}
 _INSTANTS: Final = _Shared()
+_PARTS: Final = _Shared(1_024)
+"""Nested models: few are equal, but those are in every finding (no debt, the same manager); hence small."""
 
 
 def _labels(metadata: Raw) -> Labels:
@@ -427,7 +432,11 @@ def _compact_value(field: str, value: Any) -> Any:
     if type(value) is datetime:
         return _INSTANTS.share(value)
     if isinstance(value, ApiModel):
-        return _compact(value)
+        part = _compact(value)
+        try:
+            return _PARTS.share(part)
+        except TypeError:  # it has a map in it
+            return part
     if type(value) is tuple:
         return tuple([_compact_value(field, item) for item in value]) if value else ()
     return value

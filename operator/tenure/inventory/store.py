@@ -34,6 +34,7 @@ Name2 = tuple[str, str]
 
 _USER_PREFIX: Final = "system:serviceaccount:"
 _REMEMBERED_REMOVALS: Final = 20_000  # uids; the last events of older ones have long arrived
+_FEW: Final = 16  # records under one index key; more are a dict
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
@@ -41,21 +42,22 @@ R = TypeVar("R")
 
 
 class _Group(dict[Any, R]):
-    """Several records under one index key, with their sorted tuple while nothing changes."""
+    """Many records under one index key, with their sorted tuple while nothing changes."""
 
     __slots__ = ("ordered",)
 
-    def __init__(self, *entries: tuple[Any, R]) -> None:
-        super().__init__(entries)
+    def __init__(self, records: Iterable[R]) -> None:
+        super().__init__((_key_of(record), record) for record in records)
         self.ordered: tuple[R, ...] | None = None
 
 
-class _Index(Generic[T, K, R]):
-    """Records by what `terms` says of them. A term with one record, which most are, holds it without a dict."""
+class _Index(Generic[T, R]):
+    """Records by what `terms` says of them. Most terms have one record, which stands there itself, or a few, which are
+    a sorted tuple: a dict for each of a hundred thousand terms would weigh as much as the records."""
 
     def __init__(self, terms: Callable[[R], Iterable[T]]) -> None:
         self._terms = terms
-        self._groups: dict[T, _Group[R] | tuple[K, R]] = {}
+        self._groups: dict[T, _Group[R] | tuple[R, ...] | R] = {}
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._groups)
@@ -65,19 +67,15 @@ class _Index(Generic[T, K, R]):
         group = self._groups.get(term)
         if group is None:
             return ()
+        if isinstance(group, tuple):
+            return group
         if not isinstance(group, _Group):
-            return (group[1],)
+            return (group,)
         if group.ordered is None:
             group.ordered = tuple(group[key] for key in sorted(group))
         return group.ordered
 
-    def keys(self, term: T) -> Collection[K]:
-        group = self._groups.get(term)
-        if group is None:
-            return ()
-        return list(group) if isinstance(group, _Group) else (group[0],)
-
-    def change(self, key: K, old: R | None, new: R | None) -> None:
+    def change(self, key: Name2, old: R | None, new: R | None) -> None:
         before = () if old is None else tuple(self._terms(old))
         after = () if new is None else tuple(self._terms(new))
         for term in before:
@@ -87,31 +85,46 @@ class _Index(Generic[T, K, R]):
             for term in after:
                 self._put(term, key, new)
 
-    def _put(self, term: T, key: K, record: R) -> None:
+    def _put(self, term: T, key: Name2, record: R) -> None:
         group = self._groups.get(term)
         if isinstance(group, _Group):
             group[key] = record
             group.ordered = None
-        elif group is None or group[0] == key:
-            self._groups[term] = (key, record)
+            return
+        records = (*self._others(group, key), record)
+        if len(records) == 1:
+            self._groups[term] = record
+        elif len(records) <= _FEW:
+            self._groups[term] = tuple(sorted(records, key=_key_of))
         else:
-            self._groups[term] = _Group(group, (key, record))
+            self._groups[term] = _Group(records)
 
-    def _take(self, term: T, key: K) -> None:
+    def _take(self, term: T, key: Name2) -> None:
         group = self._groups.get(term)
         if isinstance(group, _Group):
             group.pop(key, None)
             group.ordered = None
-            if len(group) == 1:
-                self._groups[term] = next(iter(group.items()))
-        elif group is not None and group[0] == key:
-            del self._groups[term]
+            if len(group) <= _FEW // 2:
+                self._groups[term] = self.of(term)
+            return
+        records = self._others(group, key)
+        if records:
+            self._groups[term] = records if len(records) > 1 else records[0]
+        else:
+            self._groups.pop(term, None)
+
+    @staticmethod
+    def _others(group: tuple[R, ...] | R | None, key: Name2) -> tuple[R, ...]:
+        if group is None:
+            return ()
+        records = group if isinstance(group, tuple) else (group,)
+        return tuple(record for record in records if _key_of(record) != key)
 
 
 class _Table(Generic[K, R]):
     """One dict of records and its indexes."""
 
-    def __init__(self, rows: dict[K, R], key: Callable[[str, str], K], *indexes: _Index[Any, K, R]) -> None:
+    def __init__(self, rows: dict[K, R], key: Callable[[str, str], K], *indexes: _Index[Any, R]) -> None:
         self.rows = rows
         self.key = key
         self.indexes = indexes
@@ -123,11 +136,16 @@ class _Table(Generic[K, R]):
         else:
             self.rows[key] = new
         for index in self.indexes:
-            index.change(key, old, new)
+            index.change(cast(Name2, key), old, new)  # a table with indexes has such keys
 
 
 def _pair(namespace: str, name: str) -> Name2:
     return (namespace, name)
+
+
+def _key_of(record: Any) -> Name2:
+    """The key of an indexed record: only tables by (namespace, name) have indexes."""
+    return (record.namespace, record.name)
 
 
 def _name(namespace: str, name: str) -> str:
@@ -199,23 +217,23 @@ class Store:
 
         self._removed: dict[str, None] = {}  # uids, oldest first
 
-        self._accounts_in: _Index[str, Name2, ServiceAccount] = _Index(_namespace_term)
-        self._secrets_in: _Index[str, Name2, Secret] = _Index(_namespace_term)
-        self._tokens: _Index[Name2, Name2, Secret] = _Index(_token_owner)
-        self._bound: _Index[Name2, Name2, Binding] = _Index(_bound_accounts)
-        self._groups: _Index[str, Name2, Binding] = _Index(_bound_groups)
-        self._by_role: _Index[tuple[str, str, str], Name2, Binding] = _Index(_role_of)
-        self._run_as: _Index[Name2, Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),))
-        self._consumers: _Index[Name2, Name2, Pod] = _Index(
+        self._accounts_in: _Index[str, ServiceAccount] = _Index(_namespace_term)
+        self._secrets_in: _Index[str, Secret] = _Index(_namespace_term)
+        self._tokens: _Index[Name2, Secret] = _Index(_token_owner)
+        self._bound: _Index[Name2, Binding] = _Index(_bound_accounts)
+        self._groups: _Index[str, Binding] = _Index(_bound_groups)
+        self._by_role: _Index[tuple[str, str, str], Binding] = _Index(_role_of)
+        self._run_as: _Index[Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),))
+        self._consumers: _Index[Name2, Pod] = _Index(
             lambda pod: tuple((pod.namespace, secret) for secret in pod.secrets)
         )
-        self._claims_in: _Index[str, Name2, Claim] = _Index(_namespace_term)
-        self._claims_of: _Index[str, Name2, Claim] = _Index(lambda claim: (claim.spec.owner,))
-        self._exceptions_in: _Index[str, Name2, ExceptionRecord] = _Index(_namespace_term)
-        self._decisions_in: _Index[str, Name2, Decision] = _Index(_namespace_term)
-        self._findings_in: _Index[str, Name2, Finding] = _Index(_namespace_term)
-        self._about: _Index[Key, Name2, Finding] = _Index(_subject_of)
-        self._quarantines_in: _Index[str, Name2, QuarantineRecord] = _Index(_namespace_term)
+        self._claims_in: _Index[str, Claim] = _Index(_namespace_term)
+        self._claims_of: _Index[str, Claim] = _Index(lambda claim: (claim.spec.owner,))
+        self._exceptions_in: _Index[str, ExceptionRecord] = _Index(_namespace_term)
+        self._decisions_in: _Index[str, Decision] = _Index(_namespace_term)
+        self._findings_in: _Index[str, Finding] = _Index(_namespace_term)
+        self._about: _Index[Key, Finding] = _Index(_subject_of)
+        self._quarantines_in: _Index[str, QuarantineRecord] = _Index(_namespace_term)
 
         bindings = _Table(self.bindings, _pair, self._bound, self._groups, self._by_role)
         roles: _Table[Name2, Role] = _Table(self.roles, _pair)

@@ -352,8 +352,13 @@ class Engine:
             return
         if before and before.due_outcome is status.due_outcome and before.opening == status.opening:
             return
-        opening = f"{namespace}/{moved.name}@{status.opened.isoformat() if status.opened else status.opening}"
-        self._ledger.count(DUE, (status.risk.level.value, status.due_outcome.value), opening)
+        # A stored opening has its instant. One that this very write would open gets another instant when the write is
+        # repeated after a crash: its number and its subject name it.
+        stored = before is not None and before.opened == status.opened and before.opening == status.opening
+        uid = moved.step.spec.subject.uid if moved.step.spec else ""
+        mark = f"@{status.opened.isoformat()}" if stored and status.opened else f"#{status.opening}@{uid}"
+        outcome = (status.risk.level.value, status.due_outcome.value)
+        self._ledger.count(DUE, outcome, f"{namespace}/{moved.name}{mark}")
         await self._ledger.flush()
 
     def _tell(self, judgement: Judgement, moved: Moved) -> None:

@@ -71,7 +71,10 @@ class WorkQueue(Generic[K]):
             self._ripen()
             if self._ready:
                 key = self._ready.popleft()
-                self._waiting.discard(key)
+                if self._ready:
+                    self._waiting.discard(key)
+                else:
+                    self._waiting.clear()  # which, unlike discard, gives back what the first pass over everything took
                 self._busy.add(key)
                 return key
             self._wake.clear()

@@ -313,7 +313,7 @@ class _Tallies:
     """How many objects are in each bucket, kept up to date change by change."""
 
     def __init__(self) -> None:
-        self._known: dict[Bucket, Bucket] = {}
+        self._known: dict[Bucket, tuple[Bucket]] = {}
         self._of: dict[Key, tuple[Bucket, ...]] = {}
         self._count: Tally[Bucket] = Tally()
 
@@ -325,8 +325,9 @@ class _Tallies:
         if not now:
             self._of.pop(key, None)
             return
-        # One object per distinct bucket: a hundred thousand keys share a few dozen.
-        self._of[key] = tuple(self._known.setdefault(b, b) for b in now)
+        # A hundred thousand keys share a few dozen buckets, most of them the tuple of one too.
+        known = [self._known.setdefault(b, (b,)) for b in now]
+        self._of[key] = known[0] if len(known) == 1 else tuple(b for (b,) in known)
         for new in now:
             self._count[new] += 1
 

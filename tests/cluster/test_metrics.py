@@ -1,0 +1,360 @@
+"""The metrics of a live operator, with findings in every phase, against the contract and docs/metrics.md."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+import urllib3
+
+from tests.cluster.tenure_objects import claim, exception, owner
+from tests.support import scenario
+from tests.support.cluster import REPOSITORY, Cluster, eventually
+from tests.support.operator import Metrics, Operator
+from tests.support.proxy import FaultProxy, Hang
+from tests.support.scenario import HOME, deadline, finding_of, policy
+
+Json = dict[str, Any]
+
+RISKS = ("Low", "Medium", "High", "Critical")
+PHASES = ("Open", "Excepted", "Quarantined", "Resolved")
+RULES = (
+    "Unowned",
+    "OwnerVacant",
+    "ClaimConflict",
+    "OwnershipExpired",
+    "CredentialTooOld",
+    "LegacyToken",
+    "ExceptionLapsed",
+)
+CLASSES = ("Workload", "Agent", "Pipeline", "Integration", "VendorManaged", "BreakGlass", "Migration", "Platform")
+EXCEPTIONS = ("BreakGlass", "VendorManaged", "Migration", "AcceptedRisk")
+PER_OBJECT = {"tenure_finding_opened_timestamp_seconds", "tenure_finding_decision_deadline_timestamp_seconds"}
+
+BOUNDED: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
+    "tenure_findings": (("rule", "risk", "class", "phase"), list(product(RULES, RISKS, CLASSES, PHASES))),
+    "tenure_decisions_due_total": (("risk", "outcome"), list(product(RISKS, ("met", "missed")))),
+    "tenure_exception_renewals_total": (("class",), [(name,) for name in EXCEPTIONS]),
+    "tenure_exceptions": (
+        ("class", "phase"),
+        list(product(EXCEPTIONS, ("Pending", "Active", "Rejected", "Expired", "Withdrawn"))),
+    ),
+    "tenure_enforcement_actions_total": (
+        ("action", "kind", "outcome"),
+        list(product(("Quarantine", "Release", "Revoke"), ("ServiceAccount", "Secret"), ("verified", "failed"))),
+    ),
+    "tenure_actions_blocked_total": (
+        ("cause",),
+        [(cause,) for cause in ("BlastRadius", "Suspended", "PolicyConflict", "MissingRight", "InventoryStale")],
+    ),
+    "tenure_enforcement_reverted_total": (("manager",), [(name,) for name in ("Flux", "ArgoCD", "Helm", "Other")]),
+    "tenure_decision_latency_seconds_count": (
+        ("risk", "source", "class"),
+        [
+            *product(RISKS, ("Claim", "Verdict", "Fix", "SubjectGone", "Policy"), ("Standard",)),
+            *product(RISKS, ("Exception",), EXCEPTIONS),
+        ],
+    ),
+    "tenure_revocation_latency_seconds_count": (
+        ("cause", "class"),
+        list(product(RULES, ("Standard", *EXCEPTIONS))),
+    ),
+    "tenure_identities": (
+        ("kind", "class", "ownership", "escalation"),
+        list(product(("ServiceAccount",), CLASSES, ("declared", "derived", "none"), ("true", "false"))),
+    ),
+    "tenure_credentials": (
+        ("type", "state", "ownership"),
+        list(
+            product(
+                ("ServiceAccountToken", "TLS", "RegistryLogin", "BasicAuth", "SSHKey", "APIKey"),
+                ("Usable", "Invalidated"),
+                ("declared", "derived", "none"),
+            )
+        ),
+    ),
+    "tenure_entitlements": (("scope", "state"), list(product(("Namespace", "Cluster"), ("Effective", "Dangling")))),
+    "tenure_quarantines": (("stage",), [("Guard",), ("DisableTokens",)]),
+    "tenure_enforcement_queue_length": (("reason",), [("Ready",), ("Retry",), ("BlastRadius",), ("RecentlyUsed",)]),
+    "tenure_inventory_sources": (("state",), [("Fresh",), ("Stale",), ("Missing",)]),
+}
+"""Label sets with a bound, as the contract writes them down; none may wait for its first event to be born."""
+
+
+class Scene:
+    """One operator, and one namespace with a finding of every phase; the metrics before and after."""
+
+    def __init__(self, cluster: Cluster, operator: Operator, place: str, before: Metrics) -> None:
+        self.cluster = cluster
+        self.operator = operator
+        self.place = place
+        self.before = before
+
+    def phase(self, rule: str, name: str) -> str:
+        return scenario.phase_of(self.cluster, self.place, rule, name)
+
+    def await_phase(self, rule: str, name: str, phase: str) -> Json:
+        def there() -> Json | None:
+            found = finding_of(self.cluster, self.place, rule, name)
+            return found if found and found["status"]["phase"] == phase else None
+
+        return eventually(there, what=f"{rule} of {name} {phase}")
+
+
+@pytest.fixture(scope="module")
+def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    cluster = installed
+    with Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator")) as operator:
+        before = operator.metrics()
+        place = cluster.namespace("metrics")
+        cluster.patch("namespaces", place, {"metadata": {"labels": {"test": place}}})
+        made = Scene(cluster, operator, place, before)
+        cluster.apply(owner("metrics-owner"))
+        cluster.create(
+            policy(
+                place,
+                deadline("Unowned", within="3s"),
+                deadline("LegacyToken", within="3s", action="Nothing"),
+                labels={"test": place},
+                precedence=7,
+                exceptions={"classes": [{"class": "Migration", "approvals": []}]},
+            )
+        )
+        soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        scenario.identity(cluster, place, "taken", ["taken-token"])
+        scenario.identity(cluster, place, "claimed", ["waived-token"])
+        cluster.create(claim(place, owner="metrics-owner", subjects={"serviceAccounts": {"names": ["claimed"]}}))
+        target = {"kind": "Secret", "name": "waived-token"}
+        cluster.create(exception(place, owner="metrics-owner", expiresAt=soon, target=target))
+        scenario.identity(cluster, place, "gone")
+        made.await_phase("Unowned", "gone", "Open")
+        cluster.delete("serviceaccounts", "gone", place)
+        made.await_phase("Unowned", "gone", "Resolved")
+        made.await_phase("Unowned", "taken", "Quarantined")
+        made.await_phase("LegacyToken", "waived-token", "Excepted")
+        made.await_phase("LegacyToken", "taken-token", "Open")
+        eventually(lambda: scenario.switched_off(cluster, place, "taken-token"))
+        yield made
+        cluster.delete("governancepolicies", place)
+        cluster.delete_namespace(place)
+
+
+def documented() -> dict[str, bool]:
+    """Contract metric -> whether docs/metrics.md says that this version feeds it."""
+    text = (REPOSITORY / "docs" / "metrics.md").read_text()
+    table = text.partition("## What is there, and what comes later")[2].partition("## Cost")[0]
+    found: dict[str, bool] = {}
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 2 and cells[0].startswith("`"):
+            for name in re.findall(r"`([a-z_]+)(?:\{[^}]*\})?`", cells[0]):
+                found[name] = cells[1].startswith("yes")
+    return found
+
+
+def families(text: str) -> dict[str, str]:
+    """Family -> type of one scrape in the classic format."""
+    return dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+
+
+def label_names(metrics: Metrics, sample: str) -> set[str]:
+    return {name for labels in metrics.samples(sample) for name, _ in labels}
+
+
+def test_each_metric_of_the_contract_is_there_or_documented_as_later(scene: Scene) -> None:
+    contract = documented()
+    assert len(contract) >= 23, "the table in docs/metrics.md was read"
+    served = families(scene.operator.metrics_text())
+    for name, fed in contract.items():
+        assert (f"tenure_{name}" in served) == fed, name
+    ours = {name for name in served if name.startswith("tenure_")}
+    assert ours == {f"tenure_{name}" for name, fed in contract.items() if fed}, "and none that nobody documented"
+    for name, kind in served.items():
+        if name.startswith("tenure_"):
+            expected = "counter" if name.endswith("_total") else "histogram" if "_latency_" in name else "gauge"
+            assert kind == expected, name
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on PATH (.ci/run installs it)")
+def test_promtool_finds_no_fault_with_a_live_scrape(scene: Scene) -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=scene.operator.metrics_text(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_openmetrics_where_it_is_asked_for(scene: Scene) -> None:
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0", "Accept-Encoding": "gzip"}
+    answer = urllib3.request("GET", f"{scene.operator.url}/metrics", headers=accept, timeout=30)
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert answer.data.decode().endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounded_label_sets_exist_from_the_first_scrape(scene: Scene, name: str) -> None:
+    """`before` was scraped the moment the operator was ready, when nothing had happened."""
+    labels, values = BOUNDED[name]
+    assert label_names(scene.before, name) == set(labels)
+    there = scene.before.samples(name)
+    missing = [given for given in values if frozenset(zip(labels, given, strict=True)) not in there]
+    assert missing == []
+
+
+def test_what_starts_with_the_process_starts_at_zero(scene: Scene) -> None:
+    for (sample, labels), value in scene.before.items():
+        if sample.endswith(("_latency_seconds_count", "_latency_seconds_sum")):
+            assert value == 0, (sample, labels)
+        if sample in ("tenure_enforcement_actions_total", "tenure_tripwire_attempts_total"):
+            assert value == 0, (sample, labels)
+
+
+def test_every_phase_is_counted(scene: Scene) -> None:
+    metrics = scene.operator.metrics()
+    for rule, risk, phase in (
+        ("Unowned", "Low", "Quarantined"),
+        ("Unowned", "Low", "Resolved"),
+        ("LegacyToken", "Medium", "Excepted"),
+        ("LegacyToken", "Medium", "Open"),
+    ):
+        labels = {"rule": rule, "risk": risk, "class": "Workload", "phase": phase}
+        assert metrics.value("tenure_findings", **labels) > scene.before.value("tenure_findings", **labels), labels
+    stored = scene.cluster.list("identityfindings")
+    for phase in PHASES:
+        there = sum(found["status"]["phase"] == phase for found in stored)
+        assert metrics.value("tenure_findings", phase=phase) == there, phase
+
+
+def test_counters_and_latencies_tell_what_happened(scene: Scene) -> None:
+    after, before = scene.operator.metrics(), scene.before
+
+    def rose(name: str, **labels: str) -> float:
+        return after.value(name, **labels) - before.value(name, **labels)
+
+    assert rose("tenure_decision_latency_seconds_count", risk="Low", source="Policy") >= 1
+    assert rose("tenure_decision_latency_seconds_count", risk="Low", source="SubjectGone") >= 1
+    assert (
+        rose("tenure_decision_latency_seconds_count", risk="Medium", source="Exception", **{"class": "Migration"}) >= 1
+    )
+    assert rose("tenure_detection_latency_seconds_count") >= 4
+    assert rose("tenure_enforcement_latency_seconds_count") >= 1
+    assert rose("tenure_decisions_due_total", outcome="missed") >= 1
+    assert rose("tenure_decisions_due_total", outcome="met") >= 1
+    done = {"action": "Quarantine", "kind": "ServiceAccount", "outcome": "verified"}
+    assert rose("tenure_enforcement_actions_total", **done) >= 1
+    assert rose("tenure_quarantines", stage="Guard") >= 1
+    assert rose("tenure_quarantines", stage="DisableTokens") >= 1
+    assert rose("tenure_credentials", type="ServiceAccountToken", state="Invalidated") >= 1
+    assert rose("tenure_identities", ownership="declared") >= 1
+    assert rose("tenure_exceptions", **{"class": "Migration", "phase": "Active"}) >= 1
+    assert after.value("tenure_inventory_sources", state="Fresh") == 1
+    assert after.value("tenure_oldest_undecided_timestamp_seconds") <= datetime.now(UTC).timestamp()
+    assert len(after.samples("tenure_inventory_last_sync_timestamp_seconds")) == 16
+
+
+def test_no_counter_or_histogram_names_an_object(scene: Scene) -> None:
+    text = scene.operator.metrics_text()
+    kinds = families(text)
+    names = {scene.place, "taken", "claimed", "gone", "taken-token", "waived-token", "metrics-owner"}
+    names |= {found["metadata"]["name"] for found in scene.cluster.list("identityfindings", scene.place)}
+    seen = set()
+    for (sample, labels), _ in scene.operator.metrics().items():
+        family = re.sub(r"_(bucket|count|sum)$", "", sample)
+        assert {"namespace", "name", "owner", "uid"}.isdisjoint(name for name, _ in labels) or family in PER_OBJECT
+        if kinds.get(family, kinds.get(sample)) in ("counter", "histogram"):
+            seen.add(family)
+            assert names.isdisjoint(value for _, value in labels), sample
+    assert len(seen) > 10
+
+
+def test_series_about_an_object_die_with_it(scene: Scene) -> None:
+    cluster, place = scene.cluster, scene.place
+    scenario.identity(cluster, place, "short-lived", ["short-token"])
+    found = scene.await_phase("LegacyToken", "short-token", "Open")
+    mine = {"namespace": place, "name": found["metadata"]["name"]}
+    for sample in PER_OBJECT:
+        assert label_names(scene.operator.metrics(), sample) == {
+            *mine,
+            "rule",
+            "risk",
+            "class",
+            "owner",
+            "on_deadline",
+            "mode",
+        }
+        eventually(lambda sample=sample: scene.operator.metrics().has(sample, **mine))  # type: ignore[misc]
+    cluster.delete("secrets", "short-token", place)
+    for sample in PER_OBJECT:
+        eventually(lambda sample=sample: not scene.operator.metrics().has(sample, **mine))  # type: ignore[misc]
+    tokens = sum(secret["type"] == scenario.TOKEN for secret in cluster.list("secrets"))
+    eventually(lambda: scene.operator.metrics().value("tenure_credentials", type="ServiceAccountToken") == tokens)
+
+
+def test_per_object_series_are_of_open_findings_alone_and_say_when_they_are_due(scene: Scene) -> None:
+    metrics = scene.operator.metrics()
+    for found in scene.cluster.list("identityfindings", scene.place):
+        status = found["status"]
+        mine = {"namespace": scene.place, "name": found["metadata"]["name"]}
+        for sample, field in zip(sorted(PER_OBJECT), ("due", "detected"), strict=True):
+            assert metrics.has(sample, **mine) == (status["phase"] == "Open"), (found["spec"]["rule"], status["phase"])
+            if status["phase"] == "Open":
+                stamped = datetime.fromisoformat(status[field].replace("Z", "+00:00")).timestamp()
+                assert metrics.value(sample, **mine) == stamped
+
+
+def test_durable_counters_stand_in_the_first_scrape_after_a_restart(scene: Scene) -> None:
+    operator = scene.operator
+    before = operator.metrics().samples("tenure_decisions_due_total")
+    assert sum(before.values()) > 0
+    operator.kill()
+    operator.start()
+
+    def first() -> dict[Any, float]:
+        assert operator.probe("/healthz") == 200
+        return operator.metrics().samples("tenure_decisions_due_total")
+
+    assert eventually(first, what="the first scrape with durable counters") == before
+    operator.wait_ready()
+    assert operator.metrics().samples("tenure_decisions_due_total") == before
+    assert operator.metrics().value("tenure_detection_latency_seconds_count") == 0, "the others start with the process"
+
+
+def test_probes_tell_alive_from_ready(installed: Cluster, operator: Any) -> None:
+    """While one kind cannot be read: alive, not ready, metrics served. Unknown paths are unknown."""
+    with FaultProxy.to(installed) as proxy:
+        waits = proxy.fault("list pods", Hang(), times=None)
+        started: Operator = operator(installed.token_kubeconfig(HOME, "tenure", server=proxy.url), wait=False)
+        waits.wait()
+        eventually(lambda: started.metrics().has("tenure_inventory_last_sync_timestamp_seconds", kind="Secret"))
+
+        def body(path: str) -> tuple[int, str]:
+            answer = urllib3.request("GET", started.url + path, retries=False, timeout=5)
+            return answer.status, answer.data.decode()
+
+        eventually(lambda: body("/readyz") == (503, "not synced: Pod\n"), what="Pods are all that is missing")
+        assert body("/healthz") == (200, "ok\n")
+        assert started.metrics().value("tenure_inventory_sources", state="Missing") == 1
+        assert not started.metrics().has("tenure_inventory_last_sync_timestamp_seconds", kind="Pod")
+        assert body("/other")[0] == 404
+        waits.remove()
+        started.wait_ready()
+        assert body("/readyz") == (200, "ok\n")
+        assert body("/healthz") == (200, "ok\n")
+
+
+def test_the_expected_labels_are_the_documented_ones() -> None:
+    """What this file takes for the contract's label values stands in docs/metrics.md too."""
+    text = (REPOSITORY / "docs" / "metrics.md").read_text()
+    for value in itertools.chain(CLASSES, EXCEPTIONS, RISKS, ("met", "missed")):
+        assert value in text, value
