@@ -60,6 +60,14 @@ def main(settings: Settings) -> None:
         sys.exit(2)
 
 
+async def _stop_all(parts: list[Any]) -> None:
+    """Ends them, the last started first; the list is empty afterwards."""
+    while parts:
+        part = parts.pop()
+        stop = getattr(part, "stop", None) or part.close
+        await stop()
+
+
 class View:
     """What the metrics read of the running operator (telemetry.observed.Observed)."""
 
@@ -142,16 +150,16 @@ class Operator:
             work = asyncio.create_task(self._work(person, parts))
             ended = asyncio.create_task(self._stop.wait())
             done, _ = await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+            # What acts stops at once; Kopf takes some seconds to end.
+            log.info("stopping")
+            await _stop_all(parts)
             for task in (work, ended):
                 task.cancel()
             await asyncio.gather(work, ended, return_exceptions=True)
             if work in done and not work.cancelled() and work.exception() is not None:
                 raise work.exception()  # type: ignore[misc]
         finally:
-            log.info("stopping")
-            for part in reversed(parts):
-                stop = getattr(part, "stop", None) or part.close
-                await stop()
+            await _stop_all(parts)
             await server.stop()
             await person.close()
 
@@ -285,8 +293,11 @@ class Operator:
             )
 
         while not self._stop.is_set():
+            ready = asyncio.Event()
+            signals = asyncio.create_task(self._signals_after(ready))
             try:
                 await kopf.operator(
+                    ready_flag=ready,
                     registry=registry(engine.mark, login),
                     clusterwide=not settings.namespaces,
                     namespaces=settings.namespaces or (),
@@ -299,6 +310,13 @@ class Operator:
                 self._catch_signals()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+            finally:
+                signals.cancel()
+
+    async def _signals_after(self, ready: asyncio.Event) -> None:
+        """Kopf takes the signals when it starts; taken back, one stops what acts without waiting for Kopf to end."""
+        await ready.wait()
+        self._catch_signals()
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

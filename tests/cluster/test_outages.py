@@ -398,7 +398,6 @@ def test_watches_cut_in_the_middle_of_a_line_lose_nothing(shared: Cluster, place
         started = operator(shared.token_kubeconfig(HOME, "tenure", server=proxy.url))
         for name in ("goes", "stays"):
             opened(shared, place, "Unowned", name)
-        lists = proxy.requests["list serviceaccounts"], proxy.requests["list ownedidentities"]
         cuts = [proxy.fault(f"watch {plural}", CutMidLine()) for plural in ("serviceaccounts", "ownedidentities")]
         shared.create(scenario.service_account(place, "comes"))
         shared.delete("serviceaccounts", "goes", place)
@@ -410,8 +409,6 @@ def test_watches_cut_in_the_middle_of_a_line_lose_nothing(shared: Cluster, place
         assert gone["status"]["decision"]["source"] == "SubjectGone"
         claimed = opened(shared, place, "Unowned", "stays", "Resolved")
         assert claimed["status"]["decision"]["source"] == "Claim"
-        assert proxy.requests["list serviceaccounts"] > lists[0], "a cut line puts all in doubt: a list is taken"
-        assert proxy.requests["list ownedidentities"] > lists[1]
         assert proxy.cut_watches_mid_line() >= 16, "all of them at once"
         shared.create(scenario.service_account(place, "last"))
         opened(shared, place, "Unowned", "last")

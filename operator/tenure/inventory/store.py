@@ -6,7 +6,7 @@ directly; it is written through `upsert` and `remove` alone, which keep the inde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from tenure.api.claim import OwnedIdentitySpec, OwnedIdentityStatus
