@@ -195,7 +195,9 @@ def test_no_canary_is_in_the_inventory_command(scene: Scene, output: str) -> Non
         check=False,
         timeout=120,
     )
-    assert scene.marker.encode() in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    # The table shows what asks for attention; what is settled stands in the other two.
+    assert output == "table" or scene.marker.encode() in done.stdout
     assert not scene.find(done.stdout + done.stderr, f"tenure inventory -o {output}")
 
 
@@ -209,9 +211,8 @@ def test_no_canary_that_only_stood_in_data_is_in_the_operator_s_memory(scene: Sc
     assert counts[""] > 50 << 20, "all of it was read"
     present = {name: counts[name] for name in scene.canaries.in_data if counts[name]}
     freed = sum(bool(counts[name]) for name in scene.canaries.in_annotations)
-    print(
-        f"\n{counts[''] >> 20} MiB read: the marker {counts['marker']} times, {len(scene.canaries.in_data)} values never"
-    )
+    read, values = counts[""] >> 20, len(scene.canaries.in_data)
+    print(f"\n{read} MiB read: the marker {counts['marker']} times, none of {values} values that stood in data alone")
     print(f"{freed} of {len(scene.canaries.in_annotations)} values that stood in an annotation, in freed memory")
     assert not present
 
@@ -237,7 +238,10 @@ def test_no_canary_that_stood_in_an_annotation_is_in_an_object_that_lives(scene:
             applied(scene, token_secret(other, "last", scene.marker, data=tokens))
             eventually(lambda: finding_of(cluster, other, "LegacyToken", "last") is not None, LONG)
             after = operator.walk({"marker": scene.marker.encode(), **scene.canaries.all})
-        for answer in (resting, after):
+            cluster.delete("secrets", "last", other)
+            eventually(lambda: phase_of(cluster, other, "LegacyToken", "last") == "Resolved", LONG)
+            deleted = operator.walk({"marker": scene.marker.encode(), **scene.canaries.all})
+        for answer in (resting, after, deleted):
             assert int(answer[""][0]) > 100_000
             assert answer["marker"], "the walk finds what is there"
             held = {name: chains[:3] for name, chains in answer.items() if name in scene.canaries.all and chains}

@@ -658,9 +658,11 @@ class Kube:
             if opened:
                 opened()
             while not response.content.at_eof():
-                piece = await response.content.readany()
-                for line in lines.feed(piece):
-                    yield self._event(what, line, expected, kind)
+                # No name keeps a piece or a line: this generator rests here, perhaps for days, and what it would hold
+                # meanwhile may be a Secret's last-applied-configuration.
+                found = lines.feed(await response.content.readany())[::-1]
+                while found:
+                    yield self._event(what, found.pop(), expected, kind)
                 if expected and len(head := lines.head(_HEAD)) == _HEAD and not expected.match(head):
                     raise _unexpected(what, kind)
             if lines.pending:

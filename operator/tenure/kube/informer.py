@@ -324,6 +324,7 @@ class Informer(Generic[R]):
             async with aclosing(events) as stream:  # type: ignore[type-var]
                 async for event in stream:
                     self._event(event)
+                    del event  # a deleted object's is not trimmed, and would be kept until the next one
                     count += 1
                     if count % _BREATH == 0:
                         # Lines that came in one piece are handed out without a pause: a burst would hold the loop.

@@ -175,6 +175,9 @@ class Engine:
                 self.queue.add(_subject_key(quarantine.spec.subject))
         elif kind == "Quarantine" and new is None and isinstance(old, Authored) and self.enforcement:
             self.enforcement.vanished(old)
+        elif kind == "Quarantine" and isinstance(new, Authored) and new.deletion is not None and self.enforcement:
+            # Also where its findings cannot be written any more: an end must not wait for that.
+            self.enforcement.consider(Key(new.spec.subject.kind, new.namespace, new.spec.subject.name))
         elif kind == "QuarantineGuard" and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
 
