@@ -24,7 +24,7 @@ export CLUSTER CONTEXT
 CLUSTER_ARGS := $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(CONTEXT),--context=$(CONTEXT))
 
 # Cluster tests wait more than they compute: on our own control planes files run side by side, each worker with its own.
-WORKERS ?= $(if $(CLUSTER),0,3)
+WORKERS ?= $(if $(CLUSTER),0,2)
 PARALLEL := -n $(WORKERS) --dist loadfile
 
 # Unset leaves the opt-in right to change bindings as it is; 1 gives it, 0 takes it away.

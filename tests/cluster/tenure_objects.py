@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, eventually
 
 OPERATOR = "system:serviceaccount:tenure-system:tenure"
 UID = "6d0f1a2b-0000-4000-8000-000000000000"
@@ -88,7 +89,7 @@ def grant(
     names: list[str] | None = None,
     groups: tuple[str, ...] = ("tenure.dev",),
 ) -> None:
-    """A Role and a RoleBinding that give `user` those verbs in the namespace."""
+    """A Role and a RoleBinding that give `user` those verbs in the namespace; returns once the API server knows."""
     name = f"{user.replace(':', '-')}-{verbs[0]}-{resources[0].replace('/', '-').replace('*', 'all')}".replace(
         "*", "any"
     )
@@ -107,6 +108,18 @@ def grant(
             "subjects": [{"kind": "User", "apiGroup": rbac, "name": user}],
         }
     )
+    for group, verb, resource, named in itertools.product(groups, verbs, resources, names or [""]):
+        if "*" not in (group, verb, resource):
+            eventually(
+                _known(cluster, namespace, user, group, verb, resource, named), what=f"{user} may {verb} {named}"
+            )
+
+
+def _known(
+    cluster: Cluster, namespace: str, user: str, group: str, verb: str, resource: str, name: str
+) -> Callable[[], bool]:
+    plural, _, subresource = resource.partition("/")
+    return lambda: cluster.can(user, verb, plural, group=group, namespace=namespace, name=name, subresource=subresource)
 
 
 def service_account(cluster: Cluster, namespace: str, name: str = "ci") -> Json:

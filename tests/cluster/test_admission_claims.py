@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.tenure_objects import OPERATOR, claim, grant, service_account
-from tests.support.cluster import ApiError, Cluster
+from tests.support.cluster import ApiError, Cluster, eventually
 
 JANE = "jane"
 EDIT = ["create", "get", "update", "patch", "delete"]
@@ -81,6 +81,12 @@ def test_taking_a_claim_from_one_owner_to_another_needs_both(installed: Cluster,
         installed.patch("ownedidentities", "claim", change, editor, user=JANE)
     assert "identityowners.tenure.dev/payments is missing" in refused.value.message
     may_claim(installed, editor, "payments")
+    eventually(
+        lambda: (
+            not installed.can(JANE, "claim", "identityowners", group="tenure.dev", namespace=editor, name="platform")
+        ),
+        what="the right is taken back",
+    )
     with pytest.raises(ApiError, match="may not claim for IdentityOwner platform"):
         installed.patch("ownedidentities", "claim", change, editor, user=JANE)
     may_claim(installed, editor, "payments", "platform")

@@ -58,6 +58,8 @@ class Path:
     prepare: Callable[[Ground, str], object] = lambda ground, namespace: None
     ready: Callable[[Ground, str], bool] = lambda ground, namespace: True
     hold: bool = False
+    """Once ready, its policy is suspended there (or eased) until it is set off; `held`: from the beginning."""
+    held: bool = False
     sometimes: frozenset[str] = frozenset()
     """Writes that two runs may put together into one: swept when they occur, not missed when they do not."""
     counted: int = 0
@@ -104,6 +106,12 @@ def quarantined(name: str = "ci") -> Callable[[Ground, str], bool]:
         )
 
     return ready
+
+
+def overdue(ground: Ground, namespace: str) -> bool:
+    """Whether the token's deadline has passed, and nothing but the suspension holds the act."""
+    finding = finding_of(ground.cluster, namespace, "LegacyToken", "ci-a")
+    return finding is not None and finding["status"]["dueOutcome"] == "missed"
 
 
 def revoked(ground: Ground, namespace: str) -> bool:
@@ -249,15 +257,14 @@ PATHS = (
     ),
     Path(
         "legacy",
-        trigger=account_with_token,
+        prepare=account_with_token,
+        ready=overdue,
+        held=True,
+        trigger=let_go,
         done=quarantined("ci-a"),
-        counted=1,
         writes=frozenset(
             {
-                f"{UNOWNED}: Open",
-                f"{LEGACY}: Open",
-                "memory: turned, 1 counted, 0 acts",
-                f"{LEGACY}: Open, missed",
+                f"{LEGACY}: Open, missed",  # no longer blocked by the suspension
                 "memory: turned, 1 counted, 1 acts",
                 f"{SECRET}: intent",
                 "guard of namespace: 1 secrets",
@@ -406,6 +413,7 @@ PATHS = (
                 f"{ACCOUNT}: finalizer off",
             }
         ),
+        sometimes=frozenset({"guard of namespace: 1 secrets, 2 revoked"}),
     ),
     Path(
         "person",
@@ -447,6 +455,7 @@ def policies() -> list[Json]:
         plain("revocation", revoking, tokens),
         held("revocation", revoking, tokens, suspend=True),
         plain("legacy", legacy, accounts),
+        held("legacy", legacy, accounts, suspend=True),
         plain("legacy-revocation", revoking_tokens, accounts),
         held("legacy-revocation", revoking_tokens, accounts, suspend=True),
         plain("deleted-by-others", legacy, accounts),
@@ -471,7 +480,8 @@ class Sweep:
         """So many namespaces in which the path may be set off."""
 
         def make(_: int) -> str:
-            namespace = self.cluster.namespace(path.title, labels={"path": path.title})
+            labels = {"path": path.title, **({"hold": "yes"} if path.held else {})}
+            namespace = self.cluster.namespace(path.title, labels=labels)
             path.prepare(self.ground, namespace)
             eventually(lambda: path.ready(self.ground, namespace), 120, 0.2, what=f"{namespace} ready")
             if path.hold:
@@ -568,11 +578,13 @@ class Sweep:
         self.unlisted(path, namespace, where)
         rise = outcomes(cluster) - before
         assert rise == path.counted, f"{where}: {rise} outcomes were counted, not {path.counted}"
-        eventually(
-            lambda: self.operator.metrics().value("tenure_decisions_due_total") == outcomes(cluster),
-            what=f"{where}: the metrics say what the memory says",
-        )
+        eventually(self.metrics_agree, RECOVERY, what=f"{where}: the metrics say what the memory says")
         return name
+
+    def metrics_agree(self) -> bool:
+        """Whether the counter is there (it is not before its value is known) and counts what is remembered."""
+        name, seen = "tenure_decisions_due_total", self.operator.metrics()
+        return seen.has(name) and seen.value(name) == outcomes(self.cluster)
 
     def converged(self, namespace: str, expected: Json, where: str) -> None:
         """Waits until the namespace is in the state of an undisturbed run."""

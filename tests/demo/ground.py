@@ -176,7 +176,8 @@ class CurrentGround(Ground):
         missing = [f"{verb} {plural}" for verb, group, plural in NEEDED if not self._may(verb, group, plural)]
         if missing:
             raise CannotBegin(f"context {context}: you may not {', '.join(missing)}: the demo needs an administrator")
-        policies = self.cluster.list("governancepolicies")
+        # A kind that was installed a moment ago is answered 429 for a second or two.
+        [policies] = eventually(lambda: [self.cluster.list("governancepolicies")], 30, what="list of policies")
         self._precedence = 1 + max((policy["spec"].get("precedence", 0) for policy in policies), default=-1)
         if self._precedence > HIGHEST_PRECEDENCE:
             highest = [p["metadata"]["name"] for p in policies if p["spec"].get("precedence") == HIGHEST_PRECEDENCE]

@@ -365,7 +365,8 @@ class Story:
                 ("tenure_decisions_due_total", {"outcome": "missed"}, 2),
             ):
                 assert metrics.has(name, **labels), f"no metric {name} {labels}"
-                count = metrics.value(name, **labels) - self._before.value(name, **labels)
+                before = self._before.value(name, **labels) if self._before.has(name, **labels) else 0
+                count = metrics.value(name, **labels) - before
                 assert count == wanted, f"{name} {labels} rose by {count:.0f}, not by {wanted}"
             return metrics
 

@@ -95,7 +95,7 @@ def identity(cluster: Cluster, namespace: str, name: str, tokens: Iterable[str] 
     return created
 
 
-def exception(namespace: str, kind: str, name: str, *rules: str, **spec: Any) -> Json:
+def exception(namespace: str, kind: str, name: str, *rules: str, called: str = "exception", **spec: Any) -> Json:
     """A waiver of rules for one subject until tomorrow, in the name of `team`."""
     given: Json = {
         "target": {"kind": kind, "name": name},
@@ -108,7 +108,7 @@ def exception(namespace: str, kind: str, name: str, *rules: str, **spec: Any) ->
     return {
         "apiVersion": API,
         "kind": "IdentityException",
-        "metadata": {"name": "exception", "namespace": namespace},
+        "metadata": {"name": called, "namespace": namespace},
         "spec": {**given, **spec},
     }
 

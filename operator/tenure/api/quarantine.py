@@ -190,7 +190,7 @@ KIND = Kind(
         Column("Kind", ".spec.subject.kind"),
         Column("Subject", ".spec.subject.name"),
         Column("Verdict", ".spec.verdict"),
-        Column("Stages", ".status.stages[*].name"),
+        Column("Stages", ".spec.stages"),
         Column("Last Attempt", ".status.lastAttempt"),
         Column("Revoke At", ".spec.revokeAt"),
         Column("Reason", ".spec.reason", wide=True),

@@ -1,0 +1,71 @@
+"""What the operator did, judged by the API server's own audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from tests.support.rest import Json
+from tests.support.scenario import HOME
+
+READS: Final = frozenset({"get", "list", "watch"})
+REVIEWS: Final = frozenset({"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"})
+AUTHORED: Final = frozenset(
+    {"identityowners", "ownedidentities", "identityexceptions", "identitydecisions", "governancepolicies"}
+)
+
+
+def written(event: Json) -> str:
+    """What a request wrote, such as `patch quarantines/status`; "" for a read."""
+    if event["verb"] in READS:
+        return ""
+    about = event.get("objectRef", {})
+    sub = f"/{about['subresource']}" if about.get("subresource") else ""
+    return f"{event['verb']} {about.get('resource', event['requestURI'])}{sub}"
+
+
+def succeeded(event: Json) -> bool:
+    """Whether the API server did what was asked."""
+    return int(event.get("responseStatus", {}).get("code", 0)) < 300
+
+
+def violations(events: Iterable[Json]) -> list[str]:
+    """What the operator may never do, one line each; empty when it held to the contract.
+
+    It writes findings, Quarantines with their status and finalizer, guards, the status of the kinds people author,
+    Events, the ConfigMap `tenure-state`, reviews of its own access, and Secrets: a label, or the end, of those that a
+    Quarantine of their namespace had named before. Requests that were refused count too: it should not even try.
+    """
+    found: list[str] = []
+    quarantined: dict[str, set[str]] = {}
+    for event in events:
+        what = written(event)
+        if not what:
+            continue
+        about = event.get("objectRef", {})
+        namespace, name = about.get("namespace", ""), about.get("name", "")
+        if what == "patch quarantines" and succeeded(event):
+            quarantined.setdefault(namespace, set()).add(name.rpartition("-")[0])
+        if not _allowed(what, about, quarantined.get(namespace, set())):
+            code = event.get("responseStatus", {}).get("code")
+            found.append(f"{what} {namespace}/{name} ({code})")
+    return found
+
+
+def _allowed(what: str, about: Json, quarantined: set[str]) -> bool:
+    verb, _, resource = what.partition(" ")
+    group, name = about.get("apiGroup", ""), about.get("name", "")
+    if group == "tenure.dev":
+        plural, _, subresource = resource.partition("/")
+        if plural in AUTHORED:
+            return verb == "patch" and subresource == "status"
+        return verb in ("patch", "delete") and plural in ("identityfindings", "quarantines", "quarantineguards")
+    if resource in REVIEWS or resource == "events":
+        return verb == "create"
+    if resource == "configmaps":
+        return verb == "patch" and about.get("namespace") == HOME and name == "tenure-state"
+    if resource == "secrets":
+        # Its own Quarantine, or its ServiceAccount's: which of these that is, the metadata of a request does not say.
+        own = f"secret-{name}" in quarantined
+        return verb in ("patch", "delete") and (own or any(q.startswith("serviceaccount-") for q in quarantined))
+    return False
