@@ -122,7 +122,8 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         life.before = versions(cluster, observed)
         for path in paths:
             namespace = life.namespaces[path] = cluster.namespace(path, labels={"path": path})
-            identity(cluster, namespace, "ci", ["ci-a", "ci-b"])
+            # Two acts on each of two tokens were more than the 100 % of subjects that a window allows.
+            identity(cluster, namespace, "ci", ["ci-a"] if path == "legacy" else ["ci-a", "ci-b"])
             if path == "excepted":
                 for name in ("ci-a", "ci-b"):
                     cluster.create(exception(namespace, "Secret", name, "LegacyToken", called=name))

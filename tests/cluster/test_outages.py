@@ -296,6 +296,8 @@ def test_kinds_deleted_under_standing_quarantines_block_nothing_and_come_back(
     opened(cluster, "default", "Unowned", "ci", timeout=PATIENCE)
     assert cluster.list("quarantines") == [], "no policy, no act"
     cluster.create(enforced)
+    # A finding that opens before the operator has seen the policy keeps the documented deadline.
+    eventually(lambda: cluster.get("governancepolicies", "all")["status"].get("conditions"), PATIENCE)  # type: ignore[index]
     scenario.identity(cluster, place, "later")
     opened(cluster, place, "Unowned", "later", "Quarantined", PATIENCE)
     eventually(lambda: started.probe() == 200)

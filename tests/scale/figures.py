@@ -93,7 +93,7 @@ def lists(found: Requests) -> Requests:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose columns line up; all but the first are set to the right."""
     lines = [list(head), *[list(row) for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(head))]
 
     def joined(cells: Sequence[str]) -> str:
         first, *others = zip(cells, widths, strict=True)

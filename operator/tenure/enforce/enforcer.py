@@ -144,7 +144,7 @@ class Enforcer:
             # What held an act when the last process ended goes on holding it until we have looked: a restart alone
             # must not take the condition off and put it on again.
             conditions = finding.status.conditions if finding.status else ()
-            for reason in (c.reason for c in conditions if c.type is ConditionType.BLOCKED and c.reason in HELD):
+            for reason in (c.reason for c in conditions if c.type == ConditionType.BLOCKED and c.reason in HELD):
                 about_it = finding.spec.subject
                 self._blocked[Key(about_it.kind, about_it.namespace or "", about_it.name)] = reason
         for quarantine in self._store.quarantines.values():
@@ -337,13 +337,15 @@ class Enforcer:
             reason=top.message[:500],
         )
 
-    async def _write_intent(self, namespace: str, name: str, spec: QuarantineSpec) -> Quarantine:
+    async def _write_intent(self, namespace: str, name: str, spec: QuarantineSpec, uid: str = "") -> Quarantine:
+        """`uid` says that it exists: without it an apply would bring back one that a person has just released."""
+        standing = {"uid": uid} if uid else {}
         stored = await self._kube.apply(
             QUARANTINES,
             {
                 "apiVersion": API_VERSION,
                 "kind": "Quarantine",
-                "metadata": {"name": name, "namespace": namespace, "finalizers": [FINALIZER]},
+                "metadata": {"name": name, "namespace": namespace, "finalizers": [FINALIZER], **standing},
                 "spec": spec.wire(),
             },
         )
@@ -405,7 +407,7 @@ class Enforcer:
         """Stages in order, then revocation when its time has come."""
         spec = self._renewed_intent(quarantine.spec, wishes)
         if spec != quarantine.spec or FINALIZER not in quarantine.finalizers:
-            quarantine = await self._write_intent(quarantine.namespace, quarantine.name, spec)
+            quarantine = await self._write_intent(quarantine.namespace, quarantine.name, spec, quarantine.uid)
         if self._guards.lacks(quarantine):
             await self._guards.rebuild(quarantine.namespace)
         previous: datetime | None = None

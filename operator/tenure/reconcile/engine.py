@@ -104,7 +104,8 @@ class Engine:
         self.queue: WorkQueue[Key] = WorkQueue(self.now)
         self.enforcement: Enforcement | None = None
         self.wishes: dict[Key, tuple[Wish, ...]] = {}
-        """What the findings of each subject want done, as last judged. A subject not in here was not judged yet."""
+        """What the findings of each subject want done, as last judged; only of subjects that wanted something once or
+        are quarantined. A quarantined one that is not in here was not judged yet."""
         self._suppressed: dict[str, set[Key]] = {}
         self._named: dict[Key, tuple[str, int, str]] = {}
         """Unreadable objects that stand in the log, as (uid, generation, error)."""
@@ -273,12 +274,12 @@ class Engine:
             if not leaving or moved.previous is not None:
                 await self._write(judgement, moved)
         self.queue.at(key, judgement.next)
-        before = self.wishes.get(key)
-        if judgement.evaluation.exists or judgement.wishes or self._quarantined(key):
+        before, quarantined = self.wishes.get(key), self._quarantined(key)
+        if judgement.wishes or quarantined or (before is not None and judgement.evaluation.exists):
             self.wishes[key] = judgement.wishes
         else:
             self.wishes.pop(key, None)
-        if self.enforcement and (judgement.wishes or before or self._quarantined(key)):
+        if self.enforcement and (judgement.wishes or before or quarantined):
             self.enforcement.consider(key)
 
     def _unknown(self, key: Key) -> bool:
