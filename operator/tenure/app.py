@@ -16,11 +16,13 @@ from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
 from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.enforce.enforcer import Enforcer
+from tenure.handlers.apart import Apart
 from tenure.handlers.authored import registry
 from tenure.inventory.sources import Informers, calm_collector, set_inventory_aside
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, ConfigurationError, Forbidden, NotFound
+from tenure.model.keys import Key
 from tenure.model.records import Authored
 from tenure.reconcile.engine import Engine
 from tenure.reconcile.judge import Judge
@@ -273,13 +275,17 @@ class Operator:
     # --- Kopf ----------------------------------------------------------------------------------------------------
 
     async def _kopf(self, kube: Kube, engine: Engine) -> None:
-        """Runs Kopf until the process is told to stop. Kopf ends on errors that a long-lived operator must survive (an
-        in-stream error, a 403 for longer than its patience): it is then started anew; nothing of ours depends on it."""
+        """Runs Kopf until the process is told to stop, apart from everything of ours (handlers.apart says why). Kopf
+        ends on errors that a long-lived operator must survive (an in-stream error, a CRD that goes, a 403 for longer
+        than its patience): it is then started anew; nothing of ours depends on it."""
         settings = self._settings
-        pause = 1.0
+        loop, pause = asyncio.get_running_loop(), 1.0
+
+        def mark(key: Key) -> None:
+            loop.call_soon_threadsafe(engine.mark, key)
 
         async def login() -> kopf.ConnectionInfo:
-            connection = await kube.connection()
+            connection = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(kube.connection(), loop))
             return kopf.ConnectionInfo(
                 server=connection.server,
                 ca_path=connection.ca_file,
@@ -292,31 +298,26 @@ class Operator:
                 expiration=connection.expires,
             )
 
+        async def operate(end: asyncio.Event) -> None:
+            await kopf.operator(
+                registry=registry(mark, login),
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces or (),
+                standalone=True,
+                stop_flag=end,
+            )
+
         while not self._stop.is_set():
-            ready = asyncio.Event()
-            signals = asyncio.create_task(self._signals_after(ready))
+            running = Apart(operate, "kopf")
             try:
-                await kopf.operator(
-                    ready_flag=ready,
-                    registry=registry(engine.mark, login),
-                    clusterwide=not settings.namespaces,
-                    namespaces=settings.namespaces or (),
-                    standalone=True,
-                    stop_flag=self._stop,
-                )
-                self._stop.set()  # it returns only when it was told to: by a signal or by our flag
+                await running.wait()
+                log.warning("Kopf ended; it is started anew in %.0f s", pause)
             except Exception as error:
                 log.warning("Kopf ended (%s: %s); it is started anew in %.0f s", type(error).__name__, error, pause)
-                self._catch_signals()
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
             finally:
-                signals.cancel()
-
-    async def _signals_after(self, ready: asyncio.Event) -> None:
-        """Kopf takes the signals when it starts; taken back, one stops what acts without waiting for Kopf to end."""
-        await ready.wait()
-        self._catch_signals()
+                await running.stop()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -326,9 +327,9 @@ class Operator:
     # --- probes --------------------------------------------------------------------------------------------------
 
     def _alive(self) -> str | None:
-        if self._engine is None:
+        if self._engine is None or self._informers is None or self._view.enforcer is None:
             return None
-        return self._engine.stuck(STUCK_AFTER)
+        return self._engine.stuck(STUCK_AFTER) or self._view.enforcer.ended() or self._informers.ended()
 
     def _ready(self) -> str | None:
         if self._informers is not None and not self._informers.synced:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.audit import violations
 from tests.support.cluster import ApiError, Cluster, eventually
 from tests.support.ground import Ground, ground, of_namespace
 from tests.support.proxy import CONFLICT, SERVER_ERROR, TOO_MANY_REQUESTS, Fault, LoseAnswer, Request, Write
@@ -63,6 +64,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         }.items():
             made.cluster.create(policy(title, *spec, labels={"policy": title}))
         yield made
+        assert not violations(made.audit())
 
 
 @pytest.fixture(autouse=True)

@@ -290,6 +290,9 @@ def test_kinds_deleted_under_standing_quarantines_block_nothing_and_come_back(
     assert started.pid == pid
     assert started.probe("/healthz") == 200
     assert cluster.list("pods", place), "and none was deleted"
+    # Kopf gives up without the kinds, and cancels whatever shares its loop: none of ours may.
+    started.wait_log("Kopf ended", PATIENCE)
+    assert started.probe("/healthz") == 200
 
     cluster.install()
     opened(cluster, place, "Unowned", "ci", timeout=PATIENCE)
@@ -302,6 +305,7 @@ def test_kinds_deleted_under_standing_quarantines_block_nothing_and_come_back(
     opened(cluster, place, "Unowned", "later", "Quarantined", PATIENCE)
     eventually(lambda: started.probe() == 200)
     assert started.pid == pid
+    assert started.stop() == 0
 
 
 # --- the API server and etcd

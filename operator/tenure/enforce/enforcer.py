@@ -153,6 +153,10 @@ class Enforcer:
             self.consider(Key("QuarantineGuard", namespace, GUARD_NAME))
         self._task = asyncio.create_task(self._work(), name="enforce")
 
+    def ended(self) -> str | None:
+        """What is wrong when the worker has died, None when all is well."""
+        return "ended: enforce" if self._task is not None and self._task.done() else None
+
     async def stop(self) -> None:
         """Ends the worker; an act under way is taken up again by the next process."""
         if self._task is not None:

@@ -40,6 +40,7 @@ def registry(mark: Callable[[Key], None], login: Login) -> kopf.OperatorRegistry
         settings.watching.client_timeout = 310
         settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, *[30] * 1000)
         settings.networking.request_timeout = 60
+        settings.process.ultimate_exiting_timeout = None  # Kopf's end is not ours
 
     async def connect(**_: Any) -> kopf.ConnectionInfo:
         return await login()

@@ -64,6 +64,7 @@ CLOUD_ROLES: Final = (
 _CACHE: Final = 16_384
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _ERROR_LIMIT: Final = 300
+_WIDE: Final = 10  # fields
 
 T = TypeVar("T")
 M = TypeVar("M", bound=ApiModel)
@@ -423,7 +424,19 @@ def _compact(model: M) -> M:
     values = model.__dict__
     for field, value in values.items():
         values[field] = _compact_value(field, value)
-    return model
+    return _narrowed(model) if len(values) > _WIDE else model
+
+
+def _narrowed(model: M) -> M:
+    """The same model, its attributes set one by one: CPython then keeps their names once for the class. In the dict
+    that pydantic makes at once they stand for each object (a finding's status: 832 bytes against 288). Small models
+    would gain nothing. The slots are those that `BaseModel.model_construct` fills."""
+    narrowed = type(model).__new__(type(model))
+    for field, value in model.__dict__.items():
+        object.__setattr__(narrowed, field, value)
+    for slot in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
+        object.__setattr__(narrowed, slot, getattr(model, slot))
+    return narrowed
 
 
 def _compact_value(field: str, value: Any) -> Any:

@@ -66,14 +66,15 @@ def gather(store: Store, key: Key, installation: Installation, *, live: Record |
 
 def subjects(store: Store) -> Iterator[Key]:
     """Every key there is to evaluate: ServiceAccounts, Secrets (those that are no credentials too, for the inventory),
-    claims, exceptions. Objects this version cannot read are not among them: what they say is unknown, not judged."""
+    claims, exceptions. Objects this version cannot read are not among them: what they say is unknown, not judged.
+    The store may change meanwhile: then some of the keys are of what is gone, or those of what came are missing."""
     for kind, table in (
         ("ServiceAccount", store.service_accounts),
         ("Secret", store.secrets),
         ("OwnedIdentity", store.claims),
         ("IdentityException", store.exceptions),
     ):
-        for namespace, name in table:
+        for namespace, name in list(table):
             yield Key(kind, namespace, name)
 
 

@@ -101,6 +101,11 @@ class Informers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
+    def ended(self) -> str | None:
+        """What is wrong when one of them has died, None when all is well."""
+        dead = [task.get_name() for task in self._tasks if task.done()]
+        return f"ended: {', '.join(dead)}" if dead else None
+
     @property
     def synced(self) -> bool:
         """Whether every one has completed its first list."""

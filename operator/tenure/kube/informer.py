@@ -246,6 +246,8 @@ class Informer(Generic[R]):
     # --- list --------------------------------------------------------------------------------------------------
 
     async def _list(self) -> None:
+        # At the first list nothing can be missing in it, and sixty thousand names need not be remembered.
+        anything_held = bool(self._sink.names())
         seen: set[Name2] = set()
         version, back = "", False
         pages = self._kube.pages(
@@ -264,9 +266,11 @@ class Informer(Generic[R]):
                     # history was set back, and that its numbers no longer say what is newer.
                     back = int(version) < self._highest
                 for raw in self._form.listed(page):
-                    seen.add(self._take(raw, force=back))
+                    key = self._take(raw, force=back)
+                    if anything_held:
+                        seen.add(key)
                 await asyncio.sleep(0)
-        for namespace, name in set(self._sink.names()) - seen:
+        for namespace, name in set(self._sink.names()) - seen if anything_held else ():
             self._sink.remove(namespace, name, resource_version=0 if back else int(version))
         self._version, self._highest = version, int(version)
         self.relists += 1

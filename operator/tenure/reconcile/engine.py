@@ -124,16 +124,18 @@ class Engine:
         await self._ledger.flush()
         self.store.listeners.append(self._changed)
         self._tallies.all()
-        for key in subjects(self.store):
-            self.queue.add(key)
-        for name in self.store.owners:
-            self.queue.add(Key("IdentityOwner", "", name))
         for name in self.store.policies:
             self.queue.add(Key("GovernancePolicy", "", name))
+        for name in self.store.owners:
+            self.queue.add(Key("IdentityOwner", "", name))
+        # What waives and what was written come before the rest: a waived finding is then not opened first.
+        for namespace, name in self.store.exceptions:
+            self.queue.add(Key("IdentityException", namespace, name))
         for finding in list(self.store.findings.values()):
             self.queue.add(_subject_key(finding.spec.subject))
         for quarantine in list(self.store.quarantines.values()):
             self.queue.add(_subject_key(quarantine.spec.subject))
+        self.queue.sweep(key for key in subjects(self.store) if not self.store.findings_about(key))
         for unread in list(self.store.unprocessable.values()):
             self._readable(unread.kind, None, unread)
         self._tasks = [asyncio.create_task(self._work(), name=f"reconcile-{n}") for n in range(WORKERS)]

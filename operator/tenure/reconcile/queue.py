@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -18,6 +19,7 @@ K = TypeVar("K", bound=Hashable)
 _FIRST_RETRY = 0.2
 _LONGEST_RETRY = 60.0
 _LONGEST_SLEEP = 60.0  # seconds: the server's clock may be set while we sleep
+_SWEEP_SHARE = 8  # a sweep gets every eighth turn at least, or a busy cluster would hold it up for ever
 
 
 class WorkQueue(Generic[K]):
@@ -32,6 +34,8 @@ class WorkQueue(Generic[K]):
         self._due: dict[K, datetime] = {}
         self._heap: list[tuple[datetime, int, K]] = []
         self._sequence = 0
+        self._sweeping: Iterator[K] | None = None
+        self._turns = 0
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
 
@@ -41,8 +45,8 @@ class WorkQueue(Generic[K]):
 
     @property
     def ready(self) -> int:
-        """Keys that nobody has taken yet."""
-        return len(self._ready)
+        """Keys that nobody has taken yet; what is left of a sweep counts as one."""
+        return len(self._ready) + (self._sweeping is not None)
 
     def add(self, key: K) -> None:
         """Marks a key dirty; any number of marks until it is handed out are one."""
@@ -52,6 +56,12 @@ class WorkQueue(Generic[K]):
             self._waiting.add(key)
             self._ready.append(key)
             self._wake.set()
+
+    def sweep(self, keys: Iterable[K]) -> None:
+        """Hands these out too, while nothing else is dirty. They are asked for one by one: a hundred thousand need no
+        place in the queue, and a change that comes meanwhile does not stand behind them."""
+        self._sweeping = chain(self._sweeping or (), keys)
+        self._wake.set()
 
     def at(self, key: K, instant: datetime | None) -> None:
         """Hands the key out at `instant` at the latest, in place of the instant set before; None takes that back."""
@@ -69,12 +79,13 @@ class WorkQueue(Generic[K]):
         """The next key; it counts as busy until `done`."""
         while True:
             self._ripen()
+            self._draw()
             if self._ready:
                 key = self._ready.popleft()
                 if self._ready:
                     self._waiting.discard(key)
                 else:
-                    self._waiting.clear()  # which, unlike discard, gives back what the first pass over everything took
+                    self._waiting.clear()  # unlike discard it gives back the memory of the longest queue there was
                 self._busy.add(key)
                 return key
             self._wake.clear()
@@ -107,6 +118,18 @@ class WorkQueue(Generic[K]):
             self.add(key)
         elif not self._ready:
             self._wake.set()
+
+    def _draw(self) -> None:
+        """Takes over from the sweep what this turn needs."""
+        self._turns += 1
+        wanted = self._turns % _SWEEP_SHARE == 0
+        while self._sweeping is not None and (wanted or not self._ready):
+            wanted = False
+            for key in self._sweeping:
+                self.add(key)
+                break
+            else:
+                self._sweeping = None
 
     def _ripen(self) -> None:
         now = self._now()

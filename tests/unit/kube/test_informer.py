@@ -366,7 +366,7 @@ async def test_a_fault_of_our_own_does_not_end_it(running: Running) -> None:
     running.sink.explode = 3
     running.server.put("b")
     await running.settled()
-    assert running.informer.failing == ""
+    await running.until(lambda: running.informer.failing == "", "works again")
 
 
 async def test_a_burst_does_not_hold_the_loop(running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -115,3 +116,59 @@ async def test_an_earlier_plan_survives_a_failure() -> None:
     queue.failed("a", retry_after=30)
     clock.instant = T0 + timedelta(seconds=1)
     assert await asyncio.wait_for(queue.take(), 1) == "a"
+
+
+async def test_a_sweep_stands_behind_what_is_dirty_and_is_asked_for_one_by_one() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    asked: list[str] = []
+
+    def keys() -> Iterator[str]:
+        for key in ("s1", "s2", "s3"):
+            asked.append(key)
+            yield key
+
+    queue.add("a")
+    queue.sweep(keys())
+    assert await queue.take() == "a"
+    assert asked == []
+    assert await queue.take() == "s1"
+    queue.add("b")
+    assert await queue.take() == "b"
+    assert asked == ["s1"]
+    assert queue.ready == 1
+    assert [await queue.take(), await queue.take()] == ["s2", "s3"]
+    await none_waits(queue)
+    assert queue.ready == 0
+
+
+async def test_a_sweep_never_hands_out_a_key_twice_at_once() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    queue.add("a")
+    assert await queue.take() == "a"
+    queue.sweep(["a", "b"])
+    assert await queue.take() == "b"
+    await none_waits(queue)
+    queue.done("a")
+    assert await queue.take() == "a"
+
+
+async def test_a_sweep_goes_on_while_changes_never_end() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    queue.sweep(["s"])
+    taken = []
+    for number in range(50):
+        queue.add(f"a{number}")
+        queue.add(f"b{number}")
+        taken.append(await queue.take())
+        queue.done(taken[-1])
+    assert "s" in taken
+
+
+async def test_a_sweep_wakes_who_sleeps_and_a_second_one_follows() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    sleeping = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.sweep(["a"])
+    queue.sweep(["b"])
+    assert await asyncio.wait_for(sleeping, 5) == "a"
+    assert await queue.take() == "b"
