@@ -38,11 +38,13 @@ OPERATOR: Final = "system:serviceaccount:tenure-system:tenure"
 MIB: Final = 1024.0  # in KiB, as /proc counts
 CHANGES: Final = 200
 BURST: Final = 200
+DISTURBED: Final = 20
+"""Changes while everything is judged again: so few that they end before that does."""
 ENTRIES: Final = 1_000
 TOKENS: Final = 400
 SCRAPES: Final = 20
-SETTLE: Final = 10.0
-"""Seconds between the last work and a reading of memory."""
+SETTLE: Final = 20.0
+"""Seconds between the last work and a reading of memory: kept-alive connections are closed by then."""
 _COMPLETE: Final = re.compile(r"^(\S+Z) .*inventory complete", re.MULTILINE)
 _BUSY: Final = 0.03  # processor seconds a second, above which somebody works
 
@@ -107,6 +109,7 @@ class Run:
     forced: Requests = field(default_factory=Requests)
     forced_seconds: float = 0.0
     changes: list[float] = field(default_factory=list)
+    disturbed: list[float] = field(default_factory=list)
     burst: list[float] = field(default_factory=list)
     scrapes: list[float] = field(default_factory=list)
     scrape_bytes: int = 0
@@ -182,8 +185,12 @@ class Bench:
         run.quiet, run.quiet_seconds = self.requests(position), self.quiet
         say("everything judged again, since the policy's precedence changed")
         self.force(operator)
-        say(f"{CHANGES} changes, one after the other, then {BURST} at once")
+        say(f"{CHANGES} changes one by one, {DISTURBED} while everything is judged again, {BURST} at once")
         run.changes = asyncio.run(self.changes("one", CHANGES, at_once=False))
+        self.settle(operator)
+        self.cluster.patch("governancepolicies", "default", {"spec": {"precedence": 2}})
+        run.disturbed = asyncio.run(self.changes("amid", DISTURBED, at_once=False))
+        self.settle(operator)
         run.burst = asyncio.run(self.changes("burst", BURST, at_once=True))
         self.settle(operator)
         say("scrapes")
@@ -209,8 +216,13 @@ class Bench:
         operator.start()
         complete = self.complete(operator)
         self.settle(operator)
+        return self.at_rest(operator).rss, complete - began
+
+    def at_rest(self, operator: Operator) -> Usage:
+        """Its memory some time after the last work, with what a scrape leaves behind: Prometheus comes all the time."""
+        operator.metrics_text()
         time.sleep(SETTLE)
-        return Usage.of(operator.pid).rss, complete - began
+        return Usage.of(operator.pid)
 
     def start(self, operator: Operator) -> Start:
         """One start, until there is nothing left to do."""
@@ -225,8 +237,7 @@ class Bench:
         settled = self.settle(operator)
         at_end = Usage.of(operator.pid)
         say(f"  nothing more to do after {settled - began:.1f} s")
-        time.sleep(SETTLE)
-        memory = Usage.of(operator.pid)
+        memory = self.at_rest(operator)
         if first:
             self.run.findings = self.count_findings()
             self.run.findings_seconds = self.last_finding(position) - began
@@ -418,18 +429,19 @@ def report(run: Run) -> str:
     parts = [
         _headline(run),
         figures.table(
-            ("list everything", "wall s", "CPU s", "peak MiB", "wall ÷ client"),
+            ("list everything", "wall s", "CPU s", "peak MiB", "wall ÷ client", "CPU ÷ client"),
             [
                 row
                 for number_, (floor, start) in enumerate(zip(run.floors, run.starts, strict=True), 1)
                 for row in (
-                    (f"{number_}. bare client", number(floor.seconds), number(floor.cpu), number(floor.peak), "1"),
+                    (f"{number_}. bare client", number(floor.seconds), number(floor.cpu), number(floor.peak), "", ""),
                     (
                         f"{number_}. Tenure, {'first start' if number_ == 1 else 'started again'}",
                         number(start.inventory),
                         number(start.inventory_cpu),
                         number(start.peak),
                         f"{start.inventory / floor.seconds:.2f}",
+                        f"{start.inventory_cpu / floor.cpu:.2f}",
                     ),
                 )
             ],
@@ -483,6 +495,7 @@ def _more(run: Run) -> list[tuple[str, str]]:
         ("restart: CPU until settled, s", number(last.settled_cpu)),
         ("restart: memory above idle, MiB", number(last.memory - run.idle)),
         ("everything judged again: CPU, s", number(run.forced_seconds)),
+        (f"change to finding while everything is judged again, p50 of {DISTURBED}, s", number(median(run.disturbed))),
         (f"{BURST} changes at once: the last finding after, s", number(max(run.burst))),
         ("a scrape's size, KiB", number(run.scrape_bytes / 1024)),
         ("token request without a guard, ms (median)", number(1000 * median(run.open_tokens))),

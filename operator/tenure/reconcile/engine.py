@@ -59,6 +59,9 @@ CEILING_PER_NAMESPACE = 1_000
 """Findings that may be stored, in all and per namespace (contract §3): a flood must not fill etcd. Those that are
 written are never displaced."""
 
+MANY = 500
+"""Subjects that one change touches, above which they wait behind those that others touch."""
+
 _SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
 
 SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "IdentityException"})
@@ -156,8 +159,11 @@ class Engine:
         """A store listener; runs inside every change, so it only marks."""
         self._tallies.changed(kind, old, new)
         self._readable(kind, old, new)
-        for key in affected(self.store, kind, old, new):
-            self.queue.add(key)
+        touched = affected(self.store, kind, old, new)
+        # A policy may touch every subject there is. Whatever else happens, or falls due, goes before.
+        mark = self.queue.add if len(touched) <= MANY else self.queue.later
+        for key in touched:
+            mark(key)
         record = new or old
         if kind == "Namespace":
             self.queue.add(Key("Namespace", "", record.name))

@@ -11,7 +11,6 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -19,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 _FIRST_RETRY = 0.2
 _LONGEST_RETRY = 60.0
 _LONGEST_SLEEP = 60.0  # seconds: the server's clock may be set while we sleep
-_SWEEP_SHARE = 8  # a sweep gets every eighth turn at least, or a busy cluster would hold it up for ever
+_LATER_SHARE = 8  # what may wait gets every eighth turn at least, or a busy cluster would hold it up for ever
 
 
 class WorkQueue(Generic[K]):
@@ -34,7 +33,8 @@ class WorkQueue(Generic[K]):
         self._due: dict[K, datetime] = {}
         self._heap: list[tuple[datetime, int, K]] = []
         self._sequence = 0
-        self._sweeping: Iterator[K] | None = None
+        self._later: dict[K, None] = {}
+        self._sweep: Iterator[K] | None = None
         self._turns = 0
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
@@ -46,10 +46,11 @@ class WorkQueue(Generic[K]):
     @property
     def ready(self) -> int:
         """Keys that nobody has taken yet; what is left of a sweep counts as one."""
-        return len(self._ready) + (self._sweeping is not None)
+        return len(self._ready) + len(self._later) + (self._sweep is not None)
 
     def add(self, key: K) -> None:
         """Marks a key dirty; any number of marks until it is handed out are one."""
+        self._later.pop(key, None)
         if key in self._busy:
             self._again.add(key)
         elif key not in self._waiting:
@@ -57,10 +58,16 @@ class WorkQueue(Generic[K]):
             self._ready.append(key)
             self._wake.set()
 
+    def later(self, key: K) -> None:
+        """Marks a key dirty that may stand behind all others: one of the many that a single change touched."""
+        if key not in self._waiting:
+            self._later[key] = None
+            self._wake.set()
+
     def sweep(self, keys: Iterable[K]) -> None:
-        """Hands these out too, while nothing else is dirty. They are asked for one by one: a hundred thousand need no
-        place in the queue, and a change that comes meanwhile does not stand behind them."""
-        self._sweeping = chain(self._sweeping or (), keys)
+        """Hands these out too, behind all others. They are asked for one by one: a hundred thousand need no place here.
+        A sweep that is under way is replaced."""
+        self._sweep = iter(keys)
         self._wake.set()
 
     def at(self, key: K, instant: datetime | None) -> None:
@@ -120,16 +127,20 @@ class WorkQueue(Generic[K]):
             self._wake.set()
 
     def _draw(self) -> None:
-        """Takes over from the sweep what this turn needs."""
+        """Takes over what this turn needs of the keys that may wait."""
         self._turns += 1
-        wanted = self._turns % _SWEEP_SHARE == 0
-        while self._sweeping is not None and (wanted or not self._ready):
+        wanted = self._turns % _LATER_SHARE == 0
+        while wanted or not self._ready:
             wanted = False
-            for key in self._sweeping:
-                self.add(key)
-                break
+            if self._later:
+                key, _ = self._later.popitem()
             else:
-                self._sweeping = None
+                following = next(self._sweep, None) if self._sweep is not None else None
+                if following is None:
+                    self._sweep = None
+                    return
+                key = following
+            self.add(key)
 
     def _ripen(self) -> None:
         now = self._now()

@@ -152,23 +152,51 @@ async def test_a_sweep_never_hands_out_a_key_twice_at_once() -> None:
     assert await queue.take() == "a"
 
 
-async def test_a_sweep_goes_on_while_changes_never_end() -> None:
+async def test_what_may_wait_goes_on_while_changes_never_end() -> None:
     queue: WorkQueue[str] = WorkQueue(Clock())
-    queue.sweep(["s"])
+    queue.sweep(["swept"])
+    queue.later("later")
     taken = []
     for number in range(50):
         queue.add(f"a{number}")
         queue.add(f"b{number}")
         taken.append(await queue.take())
         queue.done(taken[-1])
-    assert "s" in taken
+    assert {"swept", "later"} <= set(taken)
 
 
-async def test_a_sweep_wakes_who_sleeps_and_a_second_one_follows() -> None:
+async def test_what_may_wait_stands_behind_what_is_dirty_or_due_and_before_a_sweep() -> None:
+    clock = Clock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    queue.sweep(["swept"])
+    queue.later("later")
+    queue.at("due", T0 + timedelta(seconds=1))
+    queue.add("dirty")
+    clock.instant = T0 + timedelta(seconds=1)
+    assert queue.ready == 3
+    assert [await queue.take() for _ in range(4)] == ["dirty", "due", "later", "swept"]
+
+
+async def test_marks_that_may_wait_coalesce_with_all_others() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    queue.later("a")
+    queue.later("a")
+    queue.add("a")
+    queue.later("a")
+    assert await queue.take() == "a"
+    await none_waits(queue)
+    queue.later("a")
+    await none_waits(queue)
+    queue.done("a")
+    assert await queue.take() == "a"
+
+
+async def test_a_sweep_wakes_who_sleeps_and_is_replaced_by_the_next() -> None:
     queue: WorkQueue[str] = WorkQueue(Clock())
     sleeping = asyncio.create_task(queue.take())
     await asyncio.sleep(0)
-    queue.sweep(["a"])
-    queue.sweep(["b"])
+    queue.sweep(["a", "b"])
     assert await asyncio.wait_for(sleeping, 5) == "a"
-    assert await queue.take() == "b"
+    queue.sweep(["c"])
+    assert await queue.take() == "c"
+    await none_waits(queue)
