@@ -289,6 +289,8 @@ Prose = Annotated[str, Field(min_length=1, max_length=1024)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
 Count = Annotated[int, Field(ge=0, le=2_147_483_647)]
+Generation = Annotated[int, Field(ge=1, le=9_007_199_254_740_991)]
+"""metadata.generation of an object, or spec.revision of a finding: which state of it is meant."""
 
 ShortText = Annotated[str, Clip(64)]
 NameText = Annotated[str, Clip(512)]

@@ -162,9 +162,15 @@ class OwnedIdentityStatus(ApiModel):
 
     observed_generation: int = -1
     accountable: ShortText = ""
+    """Who answers now: the owner, or its backup while it is vacant."""
+    accountable_since: Timestamp | None = None
+    """Since when."""
     matched: MatchedCounts | None = None
     expired: Timestamp | None = None
     attested: Timestamp | None = None
+    """When somebody last attested to it."""
+    attested_by: ShortText = ""
+    """Who."""
     review_due: Timestamp | None = None
     conditions: Conditions = ()
 

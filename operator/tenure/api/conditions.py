@@ -28,6 +28,8 @@ class ConditionType(StrEnum):
     ENFORCEMENT_FAILED = "EnforcementFailed"
     STALE = "Stale"
     DECISION_PENDING = "DecisionPending"
+    UNNEEDED = "Unneeded"
+    DISALLOWED = "Disallowed"
 
 
 class Reason(StrEnum):
@@ -62,9 +64,15 @@ class Reason(StrEnum):
     # Stale
     INVENTORY_STALE = "InventoryStale"
     SUBJECT_CHANGED = "SubjectChanged"
+    # Unneeded
+    NO_FINDING = "NoFinding"
+    TARGET_GONE = "TargetGone"
+    # Disallowed
+    POLICY_CHANGED = "PolicyChanged"
     # DecisionPending
     AWAITING_DECISION = "AwaitingDecision"
     AWAITING_APPROVAL = "AwaitingApproval"
+    AWAITING_REVIEW = "AwaitingReview"
 
 
 class ConditionStatus(StrEnum):

@@ -7,7 +7,27 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from tenure.api.base import AGE, ApiModel, Cel, Column, Kind, Name, Prose, ProseText, Uid, User, rules
+from tenure.api.base import (
+    AGE,
+    ATOMIC,
+    ApiModel,
+    Cel,
+    Column,
+    Count,
+    First,
+    Generation,
+    Kind,
+    LineText,
+    Name,
+    NameText,
+    Prose,
+    ProseText,
+    ShortText,
+    Timestamp,
+    Uid,
+    User,
+    rules,
+)
 from tenure.api.conditions import Conditions
 from tenure.api.names import TargetKind, Verdict
 
@@ -34,9 +54,9 @@ class DecisionTarget(ApiModel):
     """Its name, in this namespace."""
     uid: Uid
     """Its uid: a namesake is another."""
-    generation: Annotated[int, Field(ge=1, le=9_007_199_254_740_991)] | None = None
+    generation: Generation | None = None
     """metadata.generation of the exception or claim as it was judged."""
-    revision: Annotated[int, Field(ge=1, le=9_007_199_254_740_991)] | None = None
+    revision: Generation | None = None
     """spec.revision of the finding as it was judged."""
 
 
@@ -58,7 +78,8 @@ class IdentityDecisionSpec(ApiModel):
             Cel(
                 "!has(self.verb) || self.verb == self.verdict.lowerAscii()"
                 " || self.verb.startsWith(self.verdict.lowerAscii() + '-')"
-                " || (self.verb == 'consult' && self.verdict in ['Approve', 'Reject'])"
+                " || ((self.verb == 'consult' || self.verb.startsWith('consult-'))"
+                " && self.verdict in ['Approve', 'Reject'])"
                 " || (self.verb == 'force' && self.verdict == 'Approve')",
                 "the verb does not fit the verdict: it is the verdict in lower case, or that with - and a party's "
                 "name; consult goes with Approve and Reject, force with Approve",
@@ -88,11 +109,59 @@ class IdentityDecisionSpec(ApiModel):
 
 
 class DecisionOutcome(StrEnum):
-    """What became of a decision."""
+    """What became of a decision. Counted and Void are for good: what changes later is another decision's matter."""
 
     UNDECIDED = ""
     COUNTED = "Counted"
     VOID = "Void"
+
+
+class DecisionReason(StrEnum):
+    """Why a decision counted, or what made it void."""
+
+    # Counted
+    APPROVED = "Approved"
+    """One of the approvals that its class asks for."""
+    FORCED = "Forced"
+    """Active at once; to be reviewed within seven days."""
+    REJECTED = "Rejected"
+    """Rejected the pending exception, or withdrew the active one."""
+    OPINION = "Opinion"
+    """Heard: it ends a wait and counts as neither."""
+    ATTESTED = "Attested"
+    """The review starts anew."""
+    ENFORCED = "Enforced"
+    """It decided the finding; enforcement carries it out."""
+    RELEASED = "Released"
+    """The quarantine is given back."""
+    # Void
+    TARGET_GONE = "TargetGone"
+    """There is no such object, or another one of that name."""
+    STALE_TARGET = "StaleTarget"
+    """It names a state that is no longer, or not the one that stands there."""
+    OWN_REQUEST = "OwnRequest"
+    """Nobody approves what they requested, or what was requested on their behalf."""
+    NOT_ASKED = "NotAsked"
+    """The policy asks for no such verb, or for no more of it, or not from somebody who has used another already."""
+    VETO_OVER = "VetoOver"
+    """The time for a veto is over."""
+    ALREADY_DECIDED = "AlreadyDecided"
+    """It came after the act, or after what ended the matter."""
+
+
+class Attested(ApiModel):
+    """What was attested: the state that stood there when the operator took the attestation in."""
+
+    generation: Generation
+    """metadata.generation of the claim or exception."""
+    service_accounts: Count = 0
+    """How many ServiceAccounts it covered."""
+    secrets: Count = 0
+    """How many Secrets it covered."""
+    entitlements: Count = 0
+    """How many bindings its identities had."""
+    seen: Annotated[tuple[LineText, ...], First(64), ATOMIC] = ()
+    """The first of them, such as ServiceAccount/ci or RoleBinding/payments/ci-edit."""
 
 
 class IdentityDecisionStatus(ApiModel):
@@ -100,7 +169,19 @@ class IdentityDecisionStatus(ApiModel):
 
     observed_generation: int = -1
     outcome: DecisionOutcome = DecisionOutcome.UNDECIDED
+    """Counted, Void, or empty while it is not taken in."""
+    reason: ShortText = ""
+    """Why, in one word (see DecisionReason)."""
     message: ProseText = ""
+    """Why and with what effect, in words."""
+    deadline: Timestamp | None = None
+    """The deadline that it was about: the finding's, the earliest of the exception's, the review's."""
+    late: bool = False
+    """Made after that deadline."""
+    effect: NameText = ""
+    """What it led to, as Kind/name: the Quarantine, the exception, the claim."""
+    attested: Attested | None = None
+    """For Attest: what was seen."""
     conditions: Conditions = ()
 
 
@@ -119,8 +200,13 @@ KIND = Kind(
         Column("Target", ".spec.target.kind"),
         Column("Name of Target", ".spec.target.name"),
         Column("By", ".spec.by"),
+        Column("Verb", ".spec.verb"),
         Column("Outcome", ".status.outcome"),
+        Column("Late", ".status.late", "boolean"),
+        Column("Effect", ".status.reason"),
+        Column("Granted By", ".spec.grantedBy", wide=True),
         Column("Reason", ".spec.reason", wide=True),
+        Column("Message", ".status.message", wide=True),
         AGE,
     ),
     selectable=(".spec.verdict", ".spec.target.kind", ".spec.target.name", ".spec.target.uid", ".spec.by"),

@@ -16,6 +16,7 @@ from tenure.api.base import (
     Column,
     Count,
     Date,
+    First,
     Kind,
     LabelSelector,
     Line,
@@ -92,6 +93,21 @@ class MatchedTarget(ApiModel):
     uid: ShortText = ""
 
 
+class Counted(ApiModel):
+    """One decision that counts for the present spec."""
+
+    verb: ShortText
+    """The right that was used."""
+    verdict: ShortText
+    """Approve or Reject."""
+    by: Annotated[str, Clip(253)] = ""
+    """Whose."""
+    at: Timestamp | None = None
+    """When, by the API server's stamp."""
+    decision: NameText = ""
+    """The IdentityDecision."""
+
+
 class IdentityExceptionStatus(ApiModel):
     """What the operator says of an exception; `failing` names the clause that keeps it from being active."""
 
@@ -103,8 +119,20 @@ class IdentityExceptionStatus(ApiModel):
     matched: Annotated[tuple[MatchedTarget, ...], Field(max_length=1000), ATOMIC] = ()
     requested_by: Annotated[str, Clip(1024)] = ""
     active_since: Timestamp | None = None
+    """When it became active for the present spec."""
+    decided: Timestamp | None = None
+    """The last approval it needed, by the API server's stamp."""
+    counted: Annotated[tuple[Counted, ...], First(32), ATOMIC] = ()
+    """The approvals, opinions and rejections that count for the present spec."""
+    forced: Timestamp | None = None
+    """When somebody forced it."""
+    review_due: Timestamp | None = None
+    """When it has to be looked at again."""
+    attested: Timestamp | None = None
+    """When somebody last attested to the present spec."""
     expired: Timestamp | None = None
     renewals: Count = 0
+    """The most that any of its targets has been renewed for any of its rules."""
     conditions: Conditions = ()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Final, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from tenure.api.base import (
     AGE,
@@ -21,6 +21,7 @@ from tenure.api.base import (
     Column,
     Count,
     First,
+    Generation,
     Kind,
     LineText,
     NameText,
@@ -51,7 +52,7 @@ class IdentityFindingSpec(ApiModel):
 
     rule: Rule
     """The rule that is violated."""
-    revision: Annotated[int, Field(ge=1, le=9_007_199_254_740_991)] = 1
+    revision: Generation = 1
     """Rises when the uid of the subject, the risk or the proposed act change."""
     subject: FindingSubject
     """What violates it."""
@@ -123,7 +124,13 @@ class Debt(ApiModel):
     """How often and how long the lineage was exempted, across delete and re-create."""
 
     renewals: Count = 0
+    """How often a waiver's end was moved further out."""
     exempt_seconds: Count = 0
+    """How long it was exempt, in all periods that have ended."""
+    since: Timestamp | None = None
+    """When the present exempt period began; absent outside one."""
+    until: Timestamp | None = None
+    """The furthest end that was ever granted: a later one is a renewal."""
 
 
 class ManagedBy(ApiModel):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tenure.api.base import AGE, WHOLE, ApiModel, Clip, Kind, NameText, ShortText
+from tenure.api.base import AGE, WHOLE, ApiModel, Clip, Generation, Kind, NameText, ShortText, Uid
 
 MAX_ENTRIES = 8_000
 """Measured without cost to a request at this size (kubernetes.md row 40); beyond it an object nears etcd's 1.5 MB."""
@@ -25,7 +25,31 @@ class GuardEntry(ApiModel):
     """Whose token the Secret is."""
 
 
+class RequestEntry(ApiModel):
+    """An exception as it stands now, for the guard on decisions: whose request it is, and which state of it counts."""
+
+    uid: Uid
+    """Its uid."""
+    generation: Generation
+    """Its present generation: a verdict that names an earlier one is about something else."""
+    requested_by: Annotated[str, Clip(1024)] = ""
+    """Who wrote the present spec, and so cannot approve it."""
+    on_behalf_of: Annotated[str, Clip(1024)] = ""
+    """The person behind a pipeline, who cannot approve it either."""
+
+
+class StateEntry(ApiModel):
+    """A claim or finding that has moved on since it was created: which state of it counts now."""
+
+    uid: Uid
+    """Its uid."""
+    version: Generation
+    """metadata.generation of the claim, spec.revision of the finding."""
+
+
 Entries = Annotated[dict[str, GuardEntry], Field(max_length=MAX_ENTRIES), WHOLE]
+Requests = Annotated[dict[str, RequestEntry], Field(max_length=MAX_ENTRIES), WHOLE]
+States = Annotated[dict[str, StateEntry], Field(max_length=MAX_ENTRIES), WHOLE]
 
 
 class QuarantineGuardSpec(ApiModel):
@@ -41,6 +65,12 @@ class QuarantineGuardSpec(ApiModel):
     """User names of quarantined ServiceAccounts, for bindings from anywhere."""
     groups: Entries = Field(default_factory=dict)
     """Groups of namespaces with quarantined ServiceAccounts, for bindings from anywhere."""
+    exceptions: Requests = Field(default_factory=dict)
+    """In the object `decisions`: every exception of the namespace, by name."""
+    claims: States = Field(default_factory=dict)
+    """In the object `decisions`: claims past their first generation, by name."""
+    findings: States = Field(default_factory=dict)
+    """In the object `decisions`: findings past their first revision, by name."""
 
 
 KIND = Kind(

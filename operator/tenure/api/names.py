@@ -23,6 +23,8 @@ OPERATOR_USER: Final = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_SE
 """Whom the admission policies hold to its acts; they carry the name as a literal, so it cannot be changed."""
 
 GUARD_NAME: Final = "guard"
+DECISIONS_NAME: Final = "decisions"
+"""The QuarantineGuard object of a namespace that the guard on decisions compares with."""
 STATE_CONFIG_MAP: Final = "tenure-state"
 
 LABEL_RULE: Final = "tenure.dev/rule"

@@ -103,7 +103,7 @@ class Guards:
         kept = {
             field: {name: entry for name, entry in getattr(held.spec, field).items() if entry.quarantine in unknown}
             | getattr(wanted, field)
-            for field in QuarantineGuardSpec.model_fields
+            for field in ("service_accounts", "secrets", "revoked_names", "subjects", "groups")
         }
         return wanted.model_copy(update=kept)
 

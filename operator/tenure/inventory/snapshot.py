@@ -7,7 +7,7 @@ ServiceAccount) is worked out once and forgotten when something it rests on chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from tenure.inventory.store import Held, Store
-from tenure.model.evaluation import Evaluation, ExceptionRecord, Governance, RiskGrade
+from tenure.model.evaluation import Decision, Evaluation, ExceptionRecord, Governance, RiskGrade
 from tenure.model.facts import UNGRADED, Claim, Covered, Facts, Grant, Owner, Record
 from tenure.model.keys import Key
 from tenure.model.records import Binding, Namespace, Pod, Secret, ServiceAccount
@@ -90,6 +90,8 @@ class Surroundings:
     governance: Governance
     claims: tuple[Claim, ...]
     exceptions: tuple[ExceptionRecord, ...]
+    decisions: Mapping[str, tuple[Decision, ...]]
+    """By the uid they are about, each in the order in which they were made."""
     quarantined: frozenset[tuple[str, str]]
     """(kind, name) of the subjects of its Quarantines."""
 
@@ -130,7 +132,7 @@ class Shared:
             self.rights += 1
         elif kind == "ServiceAccount":
             self.rights += (old is None) != (new is None)
-        elif kind in ("OwnedIdentity", "IdentityException", "Quarantine"):
+        elif kind in ("OwnedIdentity", "IdentityException", "IdentityDecision", "Quarantine"):
             self._surroundings.pop(changed.namespace, None)  # type: ignore[union-attr]
         elif kind == "Namespace":
             self._surroundings.pop(changed.name, None)
@@ -162,6 +164,7 @@ class Shared:
             governance=govern(namespace, labels, store.policies.values(), installation, unreadable(store, namespace)),
             claims=earlier_first(store.claims_in(namespace)),
             exceptions=store.exceptions_in(namespace),
+            decisions=earlier_verdicts_first(store.decisions_in(namespace)),
             quarantined=frozenset((found.spec.subject.kind, found.spec.subject.name) for found in quarantines),
         )
 
@@ -264,6 +267,14 @@ def earlier_first(claims: Iterable[Claim]) -> tuple[Claim, ...]:
     return tuple(sorted(claims, key=lambda claim: (claim.created, claim.name)))
 
 
+def earlier_verdicts_first(decisions: Iterable[Decision]) -> Mapping[str, tuple[Decision, ...]]:
+    """Decisions by the uid they are about, each in the order in which they were made: creation, then name."""
+    found: dict[str, list[Decision]] = {}
+    for decision in sorted(decisions, key=lambda decision: (decision.created, decision.name)):
+        found.setdefault(decision.spec.target.uid, []).append(decision)
+    return MappingProxyType({uid: tuple(made) for uid, made in found.items()})
+
+
 # --- facts by kind
 
 
@@ -303,6 +314,7 @@ class _Around:
             namespace=around.namespace,
             claims=self.claims,
             exceptions=self.exceptions,
+            decisions=around.decisions,
             owners=self.shared.owners,
             risk=risk,
             grants=grants,

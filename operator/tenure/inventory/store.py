@@ -184,6 +184,10 @@ def _token_owner(secret: Secret) -> Iterable[Name2]:
     return ((secret.namespace, secret.service_account),) if secret.service_account else ()
 
 
+def _decided_about(decision: Decision) -> tuple[Name2]:
+    return ((decision.namespace, decision.spec.target.uid),)
+
+
 def _subject_of(finding: Finding) -> tuple[Key]:
     subject = finding.spec.subject
     return (Key(subject.kind, subject.namespace or "", subject.name),)
@@ -231,6 +235,7 @@ class Store:
         self._claims_of: _Index[str, Claim] = _Index(lambda claim: (claim.spec.owner,))
         self._exceptions_in: _Index[str, ExceptionRecord] = _Index(_namespace_term)
         self._decisions_in: _Index[str, Decision] = _Index(_namespace_term)
+        self._decisions_about: _Index[Name2, Decision] = _Index(_decided_about)
         self._findings_in: _Index[str, Finding] = _Index(_namespace_term)
         self._about: _Index[Key, Finding] = _Index(_subject_of)
         self._quarantines_in: _Index[str, QuarantineRecord] = _Index(_namespace_term)
@@ -250,7 +255,7 @@ class Store:
             "GovernancePolicy": _Table(self.policies, _name),
             "OwnedIdentity": _Table(self.claims, _pair, self._claims_in, self._claims_of),
             "IdentityException": _Table(self.exceptions, _pair, self._exceptions_in),
-            "IdentityDecision": _Table(self.decisions, _pair, self._decisions_in),
+            "IdentityDecision": _Table(self.decisions, _pair, self._decisions_in, self._decisions_about),
             "IdentityFinding": _Table(self.findings, _pair, self._findings_in, self._about),
             "Quarantine": _Table(self.quarantines, _pair, self._quarantines_in),
             "QuarantineGuard": _Table(self.guards, _pair),
@@ -372,6 +377,10 @@ class Store:
 
     def decisions_in(self, namespace: str) -> tuple[Decision, ...]:
         return self._decisions_in.of(namespace)
+
+    def decisions_about(self, namespace: str, uid: str) -> tuple[Decision, ...]:
+        """The decisions that name this uid as their target."""
+        return self._decisions_about.of((namespace, uid))
 
     def findings_in(self, namespace: str) -> tuple[Finding, ...]:
         return self._findings_in.of(namespace)

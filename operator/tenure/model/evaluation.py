@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
+from tenure.api.decision import DecisionOutcome, DecisionReason, IdentityDecisionSpec, IdentityDecisionStatus
+from tenure.api.exception import Counted, IdentityExceptionSpec, IdentityExceptionStatus
 from tenure.api.names import ExceptionPhase, IdentityClass, Risk, Rule
 from tenure.api.policy import GovernancePolicySpec, GovernancePolicyStatus
 from tenure.model.keys import Key
@@ -19,6 +20,7 @@ from tenure.model.records import Authored, ManagedBy
 
 Policy = Authored[GovernancePolicySpec, GovernancePolicyStatus]
 ExceptionRecord = Authored[IdentityExceptionSpec, IdentityExceptionStatus]
+Decision = Authored[IdentityDecisionSpec, IdentityDecisionStatus]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,17 @@ class Governance:
     unreadable: tuple[str, ...] = ()
     """Policies, owners, and this namespace's claims and exceptions that this version cannot read, as Kind/name. What
     they say is unknown, so the evaluation may be wrong about them: nothing may act while one stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of an owner's escalation path."""
+
+    share: float
+    """Of the decision time: 0.5 is half of it."""
+    owner: str
+    """Who is accountable from then on."""
+    contact: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,9 @@ class Ownership:
     """The accountable owner has an escalation path."""
     contact: str = ""
     """The accountable owner's first contact as "Email payments@example.com", "" without one."""
+    ladder: tuple[Rung, ...] = ()
+    """The accountable owner's escalation, by share; rungs whose owner is vacant lead to that one's stand-in, and
+    those that nobody answers on are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +113,21 @@ class Waiver:
     class_: str
     active_since: datetime
     until: datetime
+    decided: datetime | None = None
+    """The last approval needed, by the API server's stamp; None = `active_since` counts."""
+    by: str = ""
+    """Who gave it."""
+    reference: str = ""
+    """The IdentityDecision it was given with, "" where none was needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What became of one decision about a claim or exception (see rules.approvals)."""
+
+    outcome: DecisionOutcome
+    reason: DecisionReason | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +136,27 @@ class Standing:
 
     phase: ExceptionPhase
     reason: str
-    """For `status.reason`: Expired, TooLong, AwaitingApproval, AwaitingOnBehalfOf, Waiting or NothingRequired."""
+    """For `status.reason`: one of the constants of rules.exceptions."""
     failing: str = ""
     """The clause that keeps it from being active, in words; "" when none does."""
     until: datetime | None = None
     """The next instant at which this changes by itself, None for never."""
+    decided: datetime | None = None
+    """The last approval needed (a forced one: the force), by the API server's stamp; None while one is missing, and
+    where none is needed."""
+    decided_by: str = ""
+    decision: str = ""
+    """The IdentityDecision that was the last one needed."""
+    approved: datetime | None = None
+    """The first approval that counts: what a selector matched is frozen from then on. None without one."""
+    forced: datetime | None = None
+    """When it was forced, None when it was not."""
+    counted: tuple[Counted, ...] = ()
+    """The decisions that count for the present spec, in the order in which they were made."""
+    rulings: Mapping[str, Ruling] = field(default_factory=dict)
+    """What became of each decision about it, by the decision's name."""
+    disallowed: str = ""
+    """An active exception: what the policy no longer allows about it, in words; "" when nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +198,12 @@ class Evaluation:
     """For an exception: its phase, and what keeps it from being active."""
     pins: tuple[Pin, ...] = ()
     """For an exception: what its target names or selects now, by name."""
+    review_due: datetime | None = None
+    """For a claim or exception: when its review falls due; None when none does, or there is nothing to decide."""
+    attested: datetime | None = None
+    """For a claim or exception: the last attestation that counts."""
+    attested_by: str = ""
+    rulings: Mapping[str, Ruling] = field(default_factory=dict)
+    """For a claim: what became of each decision about it, by name (an exception's stand in `standing`)."""
+    needed: bool = True
+    """For an active exception: a target violates a rule it names (or it covers nothing that could be told)."""

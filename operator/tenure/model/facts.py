@@ -12,9 +12,10 @@ from types import MappingProxyType
 
 from tenure.api.claim import OwnedIdentitySpec, OwnedIdentityStatus
 from tenure.api.exception import IdentityExceptionSpec
-from tenure.api.names import Risk
+from tenure.api.finding import Debt
+from tenure.api.names import Risk, Rule
 from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
-from tenure.model.evaluation import ExceptionRecord, Governance, RiskGrade
+from tenure.model.evaluation import Decision, ExceptionRecord, Governance, RiskGrade
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Binding, Namespace, Role, Secret, ServiceAccount
 
@@ -25,7 +26,9 @@ Record = ServiceAccount | Secret | Claim | ExceptionRecord
 UNGRADED = RiskGrade(Risk.LOW)
 """What an identity is worth that is bound to nothing the risk table grades."""
 
+NO_DEBTS: Mapping[Key, Mapping[Rule, Debt]] = MappingProxyType({})
 NO_OWNERS: Mapping[str, Owner] = MappingProxyType({})
+NO_DECISIONS: Mapping[str, tuple[Decision, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ class Facts:
     """Every claim of the namespace, the earlier first (creation, then name): the order in which equals count."""
     exceptions: tuple[ExceptionRecord, ...] = ()
     """Every exception of the namespace, by name."""
+    decisions: Mapping[str, tuple[Decision, ...]] = field(default_factory=lambda: NO_DECISIONS)
+    """The decisions of the namespace by the uid they are about, each tuple in the order in which they were made
+    (creation, then name)."""
     owners: Mapping[str, Owner] = field(default_factory=lambda: NO_OWNERS)
     """Every IdentityOwner of the cluster, by name."""
     risk: RiskGrade = UNGRADED
@@ -87,6 +93,8 @@ class Facts:
     ServiceAccount are not repeated here."""
     targets: tuple[Facts, ...] = ()
     """For an exception: the facts of what it is about, by name."""
+    debts: Mapping[Key, Mapping[Rule, Debt]] = field(default_factory=lambda: NO_DEBTS)
+    """For an exception: what its targets' findings say of earlier waivers, where they say anything."""
 
     @property
     def claim(self) -> Claim:
