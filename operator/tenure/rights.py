@@ -51,7 +51,13 @@ def needed() -> tuple[Right, ...]:
     ]
     rights += [
         Right("patch", resource, "answering in the status", subresource="status")
-        for resource in (IDENTITY_OWNERS, OWNED_IDENTITIES, IDENTITY_EXCEPTIONS, IDENTITY_DECISIONS, GOVERNANCE_POLICIES)
+        for resource in (
+            IDENTITY_OWNERS,
+            OWNED_IDENTITIES,
+            IDENTITY_EXCEPTIONS,
+            IDENTITY_DECISIONS,
+            GOVERNANCE_POLICIES,
+        )
     ]
     rights += [
         Right(verb, resource, "findings and quarantines")
