@@ -111,7 +111,7 @@ rendered=$(mktemp -d)
 trap 'rm -rf "$rendered"' EXIT
 for file in "$here"/[1-5]*.yaml; do
   sed -e "s|tenure.dev/deciders: \"\"|tenure.dev/deciders: \"$deciders\"|" -e "s|\"''.split|\"'$deciders'.split|" \
-    -e "/name: stamped/{n;s|false|$stamped|}" "$file" >"$rendered/$(basename "$file")"
+    -e "/name: stamped/{n;s|false|$stamped|;}" "$file" >"$rendered/$(basename "$file")"
 done
 replace "$rendered"/*.yaml
 await_refusal tenure-own-kinds '{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.cluster.tenure_objects import Json, claim, exception, grant, owner, service_account
-from tests.cluster.test_admission_decisions import stamps
-from tests.support.cluster import APPLY, ApiError, Cluster
+from tests.cluster.test_admission_decisions import install, stamps
+from tests.support.cluster import APPLY, ApiError, Cluster, eventually
 
 pytestmark = pytest.mark.local
 
@@ -130,6 +130,34 @@ def test_labels_are_nobodys_request(api: Cluster, writers: str, person: Person) 
     person(ALICE).create(exception(writers, requestedBy=ALICE))
     person(BOB).patch("identityexceptions", "exception", {"metadata": {"labels": {"a": "b"}}}, writers)
     assert requester(api, writers) == ALICE
+
+
+def test_one_from_before_tenure_asked_keeps_no_requester(api: Cluster, writers: str, person: Person) -> None:
+    """Until its spec changes: then its author is known."""
+    kinds = ["validatingadmissionpolicybindings", *(["mutatingadmissionpolicybindings"] if stamps(api) else [])]
+    try:
+        for kind in kinds:
+            for item in api.list(kind, selector="app.kubernetes.io/part-of=tenure"):
+                if item["metadata"]["name"].endswith("-exceptions"):
+                    api.delete(kind, item["metadata"]["name"])
+
+        def written() -> bool:
+            api.delete("identityexceptions", "exception", writers)
+            return "requestedBy" not in api.create(exception(writers))["spec"]
+
+        eventually(written, what="an exception without a requester")
+    finally:
+        assert "tenure: installed" in install(api)
+    bob = person(BOB)
+    bob.apply(exception(writers))
+    bob.patch("identityexceptions", "exception", {"metadata": {"labels": {"a": "b"}}}, writers)
+    assert requester(api, writers) is None
+    said = f"spec.requestedBy is missing, and you are {BOB}"
+    change = {"spec": {"justification": "another"}}
+    refused_or(api, said, lambda: bob.patch("identityexceptions", "exception", change, writers))
+    change["spec"]["requestedBy"] = BOB
+    bob.patch("identityexceptions", "exception", change, writers)
+    assert requester(api, writers) == BOB
 
 
 def test_what_the_schema_refuses_says_so(api: Cluster, writers: str, person: Person) -> None:
