@@ -11,6 +11,7 @@ from tenure.kube.resources import (
     CONFIG_MAPS,
     EVENTS,
     GOVERNANCE_POLICIES,
+    IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_FINDINGS,
     IDENTITY_OWNERS,
@@ -50,7 +51,13 @@ def needed() -> tuple[Right, ...]:
     ]
     rights += [
         Right("patch", resource, "answering in the status", subresource="status")
-        for resource in (IDENTITY_OWNERS, OWNED_IDENTITIES, IDENTITY_EXCEPTIONS, GOVERNANCE_POLICIES)
+        for resource in (
+            IDENTITY_OWNERS,
+            OWNED_IDENTITIES,
+            IDENTITY_EXCEPTIONS,
+            IDENTITY_DECISIONS,
+            GOVERNANCE_POLICIES,
+        )
     ]
     rights += [
         Right(verb, resource, "findings and quarantines")

@@ -136,14 +136,13 @@ class Beginning:
     def _intent(self, key: Key, uid: str, wishes: tuple[Wish, ...], now: datetime) -> QuarantineSpec:
         top = min(wishes, key=order)
         revoke = any(w.act is Verdict.REVOKE for w in wishes)
-        after = [w.terms.revoke_after for w in wishes if w.terms.revoke_after is not None]
         wanted = {stage for w in wishes for stage in w.terms.stages}
         return QuarantineSpec(
             subject=QuarantineSubject(kind=key.kind, namespace=key.namespace, name=key.name, uid=uid),
             findings=tuple(sorted(w.finding for w in wishes)),
             stages=tuple(stage for stage in STAGES if stage in wanted) or STAGES[:1],
             verdict=Verdict.REVOKE if revoke else Verdict.QUARANTINE,
-            revoke_at=now if revoke else (now + min(after) if after else None),
+            revoke_at=min(filter(None, (w.revoke_at(now) for w in wishes)), default=None),
             stage_interval=max(w.terms.stage_interval for w in wishes),
             hold_after_use=max(w.terms.hold_after_use for w in wishes),
             reason=top.message[:500],

@@ -6,7 +6,7 @@ one finds the Quarantine, sees which stages say `done`, and goes on. The order o
     begin     ledger (blast radius) -> Quarantine
     stages    guard -> pre-image in status -> guard with the tokens' names -> label -> status
     revoke    ledger -> names in status -> guard -> delete -> status -> finalizer off (a Secret's record stays)
-    release   findings reopened, or release in status and delete -> label back -> guard -> finalizer off
+    release   (release in status -> delete, or findings reopened) -> label back -> guard -> finalizer off
 
 Each is the file of its name; `records` keeps revoked names refused, `means` is what all of them work with.
 """
@@ -173,9 +173,12 @@ class Enforcer:
         if quarantine.deletion is not None:
             await release.end(self._means, key, quarantine)
         elif is_record(quarantine):
+            await release.refuse(self._means, quarantine)
             await records.keep(self._means, quarantine)
         elif status.release is not None:
-            await self._means.delete(quarantine)
+            await release.go_on(self._means, quarantine)
+        elif (asked := self._means.release_asked(quarantine)) is not None:
+            await release.by_verdict(self._means, quarantine, asked)
         elif records.pending(self._means, quarantine):
             return  # whose names it is to keep finishes it before it goes
         elif not judged:

@@ -10,6 +10,7 @@ from tenure.api.names import API_VERSION, FINALIZER, TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.api.policy import BlastRadius
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.decide.hold import Quarantine
+from tenure.decide.verdict import releases
 from tenure.decide.wish import Wish, may_not
 from tenure.enforce import live
 from tenure.enforce.blast import Budget
@@ -20,6 +21,7 @@ from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import QUARANTINES
+from tenure.model.evaluation import Decision
 from tenure.model.keys import Key
 from tenure.model.records import Secret
 from tenure.reconcile.engine import Engine
@@ -99,7 +101,22 @@ class Means:
         namespace = self.store.namespaces.get(key.namespace)
         if namespace is None or namespace.deleting:
             return ()
+        await live.decisions(self.kube, self.store, key.namespace, self._decided_about(key, quarantine))
+        if quarantine is not None and self.release_asked(quarantine) is not None:
+            return ()
         return self.engine.judge.judge(key, self.now()).wishes
+
+    def _decided_about(self, key: Key, quarantine: Quarantine | None) -> list[str]:
+        """The uids of what people may have decided about the subject: its findings, exceptions and Quarantine."""
+        exceptions = self.engine.judge.judge(key, self.now()).evaluation.exceptions
+        found = [self.store.exceptions.get((exception.namespace, exception.name)) for exception in exceptions]
+        uids = [finding.uid for finding in self.store.findings_about(key)]
+        uids += [exception.uid for exception in found if exception is not None]
+        return [*uids, quarantine.uid] if quarantine is not None else uids
+
+    def release_asked(self, quarantine: Quarantine) -> Decision | None:
+        """The verdict Release on this very Quarantine, None without one."""
+        return releases(self.store.decisions_about(quarantine.namespace, quarantine.uid), quarantine)
 
     async def still_wanted(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> tuple[Wish, ...]:
         """The wishes as they stand live when a further step may be taken, () when not. What is known to forbid it

@@ -1,16 +1,24 @@
-"""Release: findings reopened, or release in status and delete -> label back -> guard -> finalizer off."""
+"""Release. What was taken is given back the same way whoever ends the Quarantine:
+
+a deletion by a person      findings open again -> label back -> guard -> finalizer off
+a person's verdict          release in status -> the decision's status -> delete -> as above
+a claim, exception or fix   release in status -> delete -> label back -> guard -> finalizer off
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+from tenure.api.decision import DecisionOutcome, DecisionReason, IdentityDecisionStatus
 from tenure.api.names import FINALIZER, Phase, Verdict
 from tenure.api.quarantine import QuarantineRelease, QuarantineStatus
 from tenure.decide.hold import OPERATOR, Quarantine
+from tenure.decide.verdict import answer
 from tenure.enforce import records, tokens
 from tenure.enforce.means import Means
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import IDENTITY_FINDINGS
+from tenure.model.evaluation import Decision, Ruling
 from tenure.model.keys import Key
 from tenure.telemetry import events
 
@@ -21,6 +29,37 @@ async def release(m: Means, key: Key, quarantine: Quarantine) -> None:
     release = QuarantineRelease(by=OPERATOR, reason="none of its findings wants it any more", started=m.now())
     quarantine = await m.write_status(quarantine, status.model_copy(update={"release": release}))
     await m.delete(quarantine)
+
+
+async def by_verdict(m: Means, quarantine: Quarantine, made: Decision) -> None:
+    """A person's Release: written down first, and from there on as if that person had deleted the Quarantine."""
+    status = quarantine.status or QuarantineStatus()
+    asked = QuarantineRelease(by=made.spec.by or "", reason=made.spec.reason, started=m.now())
+    await go_on(m, await m.write_status(quarantine, status.model_copy(update={"release": asked})))
+
+
+async def go_on(m: Means, quarantine: Quarantine) -> None:
+    """Answers the person who released it while there is a Quarantine to tell of, then deletes it."""
+    made = m.release_asked(quarantine)
+    own = quarantine.status is None or quarantine.status.release is None or quarantine.status.release.by == OPERATOR
+    if made is not None and not own:
+        ruling = Ruling(DecisionOutcome.COUNTED, DecisionReason.RELEASED)
+        text = "What was taken is given back; its findings are open again."
+        await _answer(m, made, answer(made, ruling, text, effect=f"Quarantine/{quarantine.name}"))
+    await m.delete(quarantine)
+
+
+async def refuse(m: Means, quarantine: Quarantine) -> None:
+    """Says to whoever wants to release a record that it cannot be."""
+    for made in m.store.decisions_about(quarantine.namespace, quarantine.uid):
+        if made.status is None or made.status.outcome is DecisionOutcome.UNDECIDED:
+            text = "Its subject was revoked: that cannot be given back. The Quarantine stays as the record of it."
+            await _answer(m, made, answer(made, Ruling(DecisionOutcome.VOID, DecisionReason.ALREADY_DECIDED), text))
+
+
+async def _answer(m: Means, made: Decision, status: IdentityDecisionStatus) -> None:
+    if status != made.status:
+        await m.engine.answer_decision(made.namespace, made.name, status)
 
 
 async def end(m: Means, key: Key, quarantine: Quarantine) -> None:

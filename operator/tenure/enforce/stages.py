@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from tenure.api.names import FINALIZER, OnDeadline, Stage, Verdict
+from tenure.api.names import FINALIZER, Stage, Verdict
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus, StageStatus, Tripwire
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish
@@ -48,15 +48,12 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
 
 def _renewed(m: Means, spec: QuarantineSpec, wishes: tuple[Wish, ...]) -> QuarantineSpec:
     """The findings that want it now. Its revocation goes when none of them asks for one, and comes forward (never
-    back) when one that joins does."""
+    back) when one that joins does, or a person."""
     names = tuple(sorted(w.finding for w in wishes))
     joined = [w for w in wishes if w.finding not in spec.findings]
-    revokes = any(w.terms.revoke_after is not None or w.terms.on_deadline is OnDeadline.REVOKE for w in wishes)
-    revoke_at = spec.revoke_at if revokes else None
-    for wish in joined:
-        after = timedelta(0) if wish.terms.on_deadline is OnDeadline.REVOKE else wish.terms.revoke_after
-        if after is not None:
-            revoke_at = min(filter(None, (revoke_at, m.now() + after)))
+    asked = [spec.revoke_at] if any(w.revokes for w in wishes) else []
+    asked += [w.revoke_at(m.now()) for w in joined] + [w.revoke for w in wishes]
+    revoke_at = min(filter(None, asked), default=None)
     if tuple(sorted(spec.findings)) == names and spec.revoke_at == revoke_at:
         return spec
     return spec.model_copy(update={"findings": names, "revoke_at": revoke_at})
