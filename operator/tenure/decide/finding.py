@@ -315,7 +315,8 @@ def _weighed(
     if previous is None or not decisions:
         return Weighed()
     asked = key.kind in ENFORCEABLE
-    return weigh(decisions, after, hold, name=previous.name, revision=spec.revision, asked=asked)
+    known = previous.spec.revision
+    return weigh(decisions, after, hold, name=previous.name, revision=spec.revision, known=known, asked=asked)
 
 
 def _ruled(status: IdentityFindingStatus, weighed: Weighed, hold: Hold | None, now: datetime) -> IdentityFindingStatus:

@@ -39,11 +39,13 @@ def weigh(
     *,
     name: str,
     revision: int,
+    known: int,
     asked: bool,
 ) -> Weighed:
-    """`decisions` name the finding's uid; `status` is its next state without them, `name` and `revision` are the
-    finding's. `asked` is False where findings escalate and enforce nothing. A decision about a later revision than this
-    one waits until we know that too."""
+    """`decisions` name the finding's uid; `status` is its next state without them, `name` is the finding's, `revision`
+    what its revision is to be and `known` what it is. `asked` is False where findings escalate and enforce nothing. A
+    decision about a later revision than is known waits until that is known too: whoever made it may have read what we
+    have not. One that is about the revision to be was made before anybody could read it."""
     first: Decision | None = None
     revoke: Decision | None = None
     rulings: dict[str, Ruling] = {}
@@ -56,9 +58,13 @@ def weigh(
         if before is DecisionOutcome.VOID or (before is DecisionOutcome.COUNTED and void is not None):
             continue  # what was said stands, and it has no effect any more
         if void is None and not decided_it and before is not DecisionOutcome.COUNTED:
-            if (made.spec.target.revision or 0) > revision:
+            named = made.spec.target.revision or 0
+            if named > revision:
                 continue
-            void = _too_late(made, status, hold, first, revoke)
+            ahead = _voided(
+                DecisionReason.STALE_TARGET, f"Revision {named} was not there yet: look at it and decide anew."
+            )
+            void = ahead if named > known else _too_late(made, status, hold, first, revoke)
         if void is not None:
             rulings[made.name] = void
             continue
