@@ -27,7 +27,7 @@ from tenure.enforce import records, release, revoke, stages
 from tenure.enforce.begin import PICK, Beginning
 from tenure.enforce.guards import Guards
 from tenure.enforce.means import Means
-from tenure.enforce.quarantine import is_record, subject_of
+from tenure.enforce.quarantine import is_being_revoked, is_record, subject_of
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, Invalid
@@ -177,7 +177,7 @@ class Enforcer:
             await records.keep(self._means, quarantine)
         elif status.release is not None:
             await release.go_on(self._means, quarantine)
-        elif (asked := self._means.release_asked(quarantine)) is not None:
+        elif (asked := self._means.release_asked(quarantine)) is not None and not is_being_revoked(quarantine):
             await release.by_verdict(self._means, quarantine, asked)
         elif records.pending(self._means, quarantine):
             return  # whose names it is to keep finishes it before it goes

@@ -30,6 +30,11 @@ def is_record(quarantine: Quarantine) -> bool:
     )
 
 
+def is_being_revoked(quarantine: Quarantine) -> bool:
+    """A Secret's, whose deletion was set out on: it becomes a record, and its name stays refused."""
+    return quarantine.spec.subject.kind == "Secret" and bool(quarantine.status and quarantine.status.revoked)
+
+
 def is_unfinished(quarantine: Quarantine) -> bool:
     """A record that does not say yet what it is to keep refused."""
     revoked = quarantine.status.revoked if quarantine.status else ()
