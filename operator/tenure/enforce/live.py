@@ -1,10 +1,13 @@
 """Reads live what a judgement rests on, into the inventory, so that the evaluator judges again on it.
 
 A watch may lag, and a claim made a second ago must stop an act that is a second away. What is read here is what can
-end a finding: the subject, its namespace, the claims and exceptions there, the owners and the policies.
+end a finding: the subject, its namespace, the claims and exceptions there, the owners and the policies, and what people
+decided about the findings, the exceptions on the subject and its Quarantine.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.inventory.projection import PROJECTIONS
@@ -14,6 +17,7 @@ from tenure.kube.client import Kube
 from tenure.kube.informer import Rows
 from tenure.kube.resources import (
     GOVERNANCE_POLICIES,
+    IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_OWNERS,
     OWNED_IDENTITIES,
@@ -49,6 +53,21 @@ async def one(kube: Kube, store: Store, key: Key) -> None:
         store.remove(key.kind, key.namespace, key.name)
     else:
         store.upsert(key.kind, record)
+
+
+async def decisions(kube: Kube, store: Store, namespace: str, uids: Iterable[str]) -> None:
+    """Every decision that names one of these uids, as it stands now."""
+    for uid in uids:
+        held = {made.name for made in store.decisions_about(namespace, uid)}
+        version = 0
+        async for page in kube.pages(IDENTITY_DECISIONS, namespace, params={"fieldSelector": f"spec.target.uid={uid}"}):
+            version = int(page["metadata"].get("resourceVersion") or 0)
+            for raw in page.get("items") or ():
+                record = PROJECTIONS["IdentityDecision"](raw)
+                store.upsert("IdentityDecision", record)
+                held.discard(record.name)
+        for name in held:
+            store.remove("IdentityDecision", namespace, name, resource_version=version)
 
 
 async def _tokens(kube: Kube, store: Store, namespace: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tenure.api.base import ApiModel, format_timestamp
 from tenure.api.conditions import ConditionStatus, ConditionType, Reason
+from tenure.api.decision import IdentityDecisionStatus
 from tenure.api.names import (
     API_VERSION,
     LABEL_CLASS,
@@ -29,6 +30,8 @@ from tenure.api.owner import IdentityOwnerStatus
 from tenure.api.policy import GovernancePolicyStatus
 from tenure.decide.finding import finding_name
 from tenure.decide.hold import Quarantine
+from tenure.decide.ladder import history
+from tenure.decide.verdict import gone
 from tenure.decide.wish import Wish
 from tenure.inventory.impact import affected
 from tenure.inventory.projection import PROJECTIONS
@@ -36,11 +39,12 @@ from tenure.inventory.snapshot import subjects
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
-from tenure.kube.resources import BY_KIND, IDENTITY_FINDINGS
+from tenure.kube.resources import BY_KIND, IDENTITY_DECISIONS, IDENTITY_FINDINGS
+from tenure.model.evaluation import Decision, Evaluation
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Unprocessable
 from tenure.reconcile.judge import Judge, Judgement, Moved
-from tenure.reconcile.ledger import DUE, Ledger
+from tenure.reconcile.ledger import DUE, RENEWALS, Ledger
 from tenure.reconcile.queue import WorkQueue
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.tallies import Tallies
@@ -65,6 +69,7 @@ MANY = 500
 _SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
 
 SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "IdentityException"})
+VERDICT_TARGETS = frozenset({"IdentityFinding", "Quarantine"})
 AUTHORED_KINDS = frozenset({"IdentityOwner", "OwnedIdentity", "IdentityException", "GovernancePolicy"})
 
 
@@ -138,6 +143,8 @@ class Engine:
             self.queue.add(_subject_key(finding.spec.subject))
         for quarantine in list(self.store.quarantines.values()):
             self.queue.add(_subject_key(quarantine.spec.subject))
+        for decision in list(self.store.decisions.values()):
+            self._verdict_on_what_is_gone(decision)
         self.queue.sweep(key for key in subjects(self.store) if not self.store.findings_about(key))
         for unread in list(self.store.unprocessable.values()):
             self._readable(unread.kind, None, unread)
@@ -164,6 +171,11 @@ class Engine:
         mark = self.queue.add if len(touched) <= MANY else self.queue.later
         for key in touched:
             mark(key)
+        if new is None and isinstance(old, Authored) and kind in VERDICT_TARGETS:
+            for decision in self.store.decisions_about(old.namespace, old.uid):
+                self._verdict_on_what_is_gone(decision)
+        elif kind == "IdentityDecision" and isinstance(new, Authored):
+            self._verdict_on_what_is_gone(new)
         record = new or old
         if kind == "Namespace":
             self.queue.add(Key("Namespace", "", record.name))
@@ -253,6 +265,8 @@ class Engine:
             await self._answer(key)
         if key.kind in SUBJECT_KINDS:
             await self._govern(key)
+        elif key.kind == "IdentityDecision":
+            await self._void_what_is_gone(key)
 
     def _mark_namespace(self, namespace: str) -> None:
         for account in self.store.service_accounts_in(namespace):
@@ -281,6 +295,8 @@ class Engine:
         for moved in judgement.findings:
             if not leaving or moved.previous is not None:
                 await self._write(judgement, moved)
+                for name, status in moved.step.rulings.items():
+                    await self.answer_decision(key.namespace, name, status)
         self.queue.at(key, judgement.next)
         before, quarantined = self.wishes.get(key), self._quarantined(key)
         if judgement.wishes or quarantined or (before is not None and judgement.evaluation.exists):
@@ -340,7 +356,7 @@ class Engine:
             and all(dict(previous.labels).get(name) == value for name, value in labels.items())
         ):
             return
-        await self._count(namespace, moved)
+        await self._count(judgement.evaluation, moved)
         manifest = {
             "apiVersion": API_VERSION,
             "kind": "IdentityFinding",
@@ -357,8 +373,24 @@ class Engine:
         self.store.upsert("IdentityFinding", PROJECTIONS["IdentityFinding"](stored))
         self._tell(judgement, moved)
 
-    async def _count(self, namespace: str, moved: Moved) -> None:
-        """Counts an opening's outcome before the finding that is stamped with it is written (see Ledger)."""
+    async def _count(self, evaluation: Evaluation, moved: Moved) -> None:
+        """Counts an opening's outcome, and a renewal, before the finding that is stamped with it is written (see
+        Ledger)."""
+        self._count_renewal(evaluation, moved)
+        self._count_outcome(evaluation.key.namespace, moved)
+        await self._ledger.flush()
+
+    def _count_renewal(self, evaluation: Evaluation, moved: Moved) -> None:
+        """A renewal follows on an end that was granted and stored: its finding has a uid."""
+        status, previous = moved.step.status, moved.previous
+        waiver = evaluation.waivers.get(moved.rule)
+        if status is None or previous is None or previous.status is None or waiver is None:
+            return
+        number = status.debt.renewals
+        if number > previous.status.debt.renewals:
+            self._ledger.count(RENEWALS, (waiver.class_,), f"{previous.namespace}/{moved.name}~{previous.uid}~{number}")
+
+    def _count_outcome(self, namespace: str, moved: Moved) -> None:
         status, before = moved.step.status, moved.previous.status if moved.previous else None
         if status is None or status.due_outcome is DueOutcome.PENDING:
             return
@@ -371,7 +403,6 @@ class Engine:
         mark = f"@{status.opened.isoformat()}" if stored and status.opened else f"#{status.opening}@{uid}"
         outcome = (status.risk.level.value, status.due_outcome.value)
         self._ledger.count(DUE, outcome, f"{namespace}/{moved.name}{mark}")
-        await self._ledger.flush()
 
     def _tell(self, judgement: Judgement, moved: Moved) -> None:
         status, before = moved.step.status, moved.previous.status if moved.previous else None
@@ -392,6 +423,26 @@ class Engine:
                 )
         if before is not None and before.released != status.released and status.released is not None:
             self._metrics.released_early()
+        self._tell_steps(judgement, moved)
+
+    def _tell_steps(self, judgement: Judgement, moved: Moved) -> None:
+        """Each step of escalation that this write stamped, once: in the metric, and as an Event on finding and
+        subject."""
+        status, before = moved.step.status, moved.previous.status if moved.previous else None
+        assert status is not None
+        taken = before.accountable.step if before is not None and before.opening == status.opening else 0
+        steps = history(status)[taken:] if status.accountable.step > taken else ()
+        finding = self.store.findings.get((judgement.key.namespace, moved.name))
+        for number, line in enumerate(steps, start=taken + 1):
+            self._metrics.escalated(number)
+            note = (
+                f"{moved.rule} of {status.subject} is undecided and due {status.due:%Y-%m-%dT%H:%M:%SZ}; {line.detail}."
+            )
+            about_it = [events.reference(judgement.key, judgement.evaluation.uid)]
+            if finding is not None:
+                about_it.append(events.reference(Key("IdentityFinding", finding.namespace, finding.name), finding.uid))
+            for regarding in about_it:
+                self._recorder.event(regarding, events.ESCALATED, note, warning=True, action="Escalate")
 
     async def _forget(self, namespace: str, name: str, uid: str) -> None:
         with contextlib.suppress(NotFound):
@@ -414,6 +465,27 @@ class Engine:
             )
         suppressed.add(key)
         return True
+
+    # --- verdicts ------------------------------------------------------------------------------------------------
+
+    async def answer_decision(self, namespace: str, name: str, status: IdentityDecisionStatus) -> None:
+        """Says in a decision's status what became of it; what it led to must be stored before."""
+        with contextlib.suppress(NotFound):  # it went with its namespace
+            stored = await self._kube.apply(
+                IDENTITY_DECISIONS, _status_of(Key("IdentityDecision", namespace, name), status), subresource="status"
+            )
+            self.store.upsert("IdentityDecision", PROJECTIONS["IdentityDecision"](stored))
+
+    def _verdict_on_what_is_gone(self, decision: Decision) -> None:
+        """Marks a verdict whose finding or Quarantine is not there; on others, whoever looks at these answers."""
+        if gone(decision, self.store.get(_target_key(decision))) is not None:
+            self.queue.add(Key("IdentityDecision", decision.namespace, decision.name))
+
+    async def _void_what_is_gone(self, key: Key) -> None:
+        decision = self.store.decisions.get((key.namespace, key.name))
+        status = gone(decision, self.store.get(_target_key(decision))) if decision is not None else None
+        if status is not None:
+            await self.answer_decision(key.namespace, key.name, status)
 
     # --- the kinds people write ----------------------------------------------------------------------------------
 
@@ -477,6 +549,10 @@ class Engine:
 
     # --- reading for others --------------------------------------------------------------------------------------
 
+    def reviews(self) -> dict[str, int]:
+        """Claims and exceptions by the state of their review."""
+        return self._tallies.reviews(self.now())
+
     @property
     def suppressed(self) -> dict[str, int]:
         """Subjects whose findings the ceiling keeps unwritten, by namespace."""
@@ -495,6 +571,10 @@ class Engine:
 
 def _subject_key(subject: Any) -> Key:
     return Key(subject.kind, subject.namespace or "", subject.name)
+
+
+def _target_key(decision: Decision) -> Key:
+    return Key(decision.spec.target.kind.value, decision.namespace, decision.spec.target.name)
 
 
 def _status_of(key: Key, status: ApiModel) -> dict[str, Any]:
