@@ -1,4 +1,4 @@
-"""Reviews: when a claim or an exception has to be looked at again, who did, and the rule about those that nobody did."""
+"""Reviews: when a claim or an exception has to be looked at again, who did, and the rule on those that nobody did."""
 
 from __future__ import annotations
 
