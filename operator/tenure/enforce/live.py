@@ -1,7 +1,8 @@
 """Reads live what a judgement rests on, into the inventory, so that the evaluator judges again on it.
 
 A watch may lag, and a claim made a second ago must stop an act that is a second away. What is read here is what can
-end a finding: the subject, its namespace, the claims and exceptions there, the owners and the policies.
+end a finding: the subject, its namespace, the claims and exceptions there, the owners and the policies, and what people
+decided about the subject's findings and exceptions.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tenure.kube.client import Kube
 from tenure.kube.informer import Rows
 from tenure.kube.resources import (
     GOVERNANCE_POLICIES,
+    IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_OWNERS,
     OWNED_IDENTITIES,
@@ -21,7 +23,12 @@ from tenure.kube.resources import (
     Resource,
 )
 from tenure.model.keys import Key
-from tenure.model.records import Secret
+from tenure.model.records import Secret, ServiceAccount
+from tenure.rules import exceptions
+
+_UID = "spec.target.uid"
+_FEW = 8
+"""Findings and exceptions about one subject whose decisions are read one by one; of more, the whole namespace's are."""
 
 
 async def refresh(kube: Kube, store: Store, key: Key) -> None:
@@ -40,6 +47,7 @@ async def refresh(kube: Kube, store: Store, key: Key) -> None:
         (GOVERNANCE_POLICIES, ""),
     ):
         await _all(kube, store, resource, namespace)
+    await _decisions(kube, store, key)
 
 
 async def one(kube: Kube, store: Store, key: Key) -> None:
@@ -63,6 +71,28 @@ async def _tokens(kube: Kube, store: Store, namespace: str) -> None:
     for held in store.secrets_in(namespace):
         if held.type == TYPE_SERVICE_ACCOUNT_TOKEN and held.name not in found:
             store.remove("Secret", namespace, held.name)
+
+
+async def _decisions(kube: Kube, store: Store, key: Key) -> None:
+    """What was decided about the subject's findings, and about the exceptions that target it, as it stands now."""
+    uids = {finding.uid for finding in store.findings_about(key)}
+    record = store.get(key)
+    if isinstance(record, ServiceAccount | Secret):
+        uids |= {found.uid for found in exceptions.about(store.exceptions_in(key.namespace), key.kind, record)}
+    if len(uids) > _FEW:
+        await _all(kube, store, IDENTITY_DECISIONS, key.namespace)
+        return
+    for uid in sorted(uids):
+        held = {decision.name for decision in store.decisions_about(key.namespace, uid)}
+        version = 0
+        async for page in kube.pages(IDENTITY_DECISIONS, key.namespace, params={"fieldSelector": f"{_UID}={uid}"}):
+            version = int(page["metadata"].get("resourceVersion") or 0)
+            for raw in page.get("items") or ():
+                decision = PROJECTIONS["IdentityDecision"](raw)
+                store.upsert("IdentityDecision", decision)
+                held.discard(decision.name)
+        for name in held:
+            store.remove("IdentityDecision", key.namespace, name, resource_version=version)
 
 
 async def _all(kube: Kube, store: Store, resource: Resource, namespace: str) -> None:

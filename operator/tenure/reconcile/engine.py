@@ -17,6 +17,7 @@ from tenure.api.base import ApiModel, format_timestamp
 from tenure.api.conditions import ConditionStatus, ConditionType, Reason
 from tenure.api.names import (
     API_VERSION,
+    DECISIONS_NAME,
     LABEL_CLASS,
     LABEL_OWNER,
     LABEL_RISK,
@@ -36,14 +37,16 @@ from tenure.inventory.snapshot import subjects
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
-from tenure.kube.resources import BY_KIND, IDENTITY_FINDINGS
+from tenure.kube.resources import BY_KIND, IDENTITY_DECISIONS, IDENTITY_FINDINGS
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Unprocessable
+from tenure.reconcile.decision_guards import DecisionGuards
 from tenure.reconcile.judge import Judge, Judgement, Moved
 from tenure.reconcile.ledger import DUE, Ledger
 from tenure.reconcile.queue import WorkQueue
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.tallies import Tallies
+from tenure.reconcile.verdicts import is_over, is_settled
 from tenure.telemetry import events
 from tenure.telemetry.events import Recorder
 from tenure.telemetry.logs import about
@@ -65,7 +68,9 @@ MANY = 500
 _SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
 
 SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "IdentityException"})
-AUTHORED_KINDS = frozenset({"IdentityOwner", "OwnedIdentity", "IdentityException", "GovernancePolicy"})
+AUTHORED_KINDS = frozenset(
+    {"IdentityOwner", "OwnedIdentity", "IdentityException", "IdentityDecision", "GovernancePolicy"}
+)
 
 
 class Enforcement(Protocol):
@@ -105,6 +110,7 @@ class Engine:
         self._tallies = Tallies(store, metrics)
         self.now: Callable[[], datetime] = kube.clock.now
         self.queue: WorkQueue[Key] = WorkQueue(self.now)
+        self._decision_guards = DecisionGuards(kube, store, self.now)
         self.enforcement: Enforcement | None = None
         self.wishes: dict[Key, tuple[Wish, ...]] = {}
         """What the findings of each subject want done, as last judged; only of subjects that wanted something once or
@@ -134,6 +140,9 @@ class Engine:
         # What waives and what was written come before the rest: a waived finding is then not opened first.
         for namespace, name in self.store.exceptions:
             self.queue.add(Key("IdentityException", namespace, name))
+        for decision in self.store.decisions.values():
+            mark = self.queue.later if is_settled(decision) else self.queue.add
+            mark(Key("IdentityDecision", decision.namespace, decision.name))
         for finding in list(self.store.findings.values()):
             self.queue.add(_subject_key(finding.spec.subject))
         for quarantine in list(self.store.quarantines.values()):
@@ -142,12 +151,14 @@ class Engine:
         for unread in list(self.store.unprocessable.values()):
             self._readable(unread.kind, None, unread)
         self._tasks = [asyncio.create_task(self._work(), name=f"reconcile-{n}") for n in range(WORKERS)]
+        self._decision_guards.start()
 
     async def stop(self) -> None:
         """Ends the workers; writes under way are given up (they are repeated at the next start)."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._decision_guards.stop()
 
     def mark(self, key: Key) -> None:
         """Marks a key dirty."""
@@ -158,7 +169,9 @@ class Engine:
     def _changed(self, kind: str, old: Any, new: Any) -> None:
         """A store listener; runs inside every change, so it only marks."""
         self._tallies.changed(kind, old, new)
+        self._decision_guards.changed(kind, old, new)
         self._readable(kind, old, new)
+        self._decided_about(kind, old, new)
         touched = affected(self.store, kind, old, new)
         # A policy may touch every subject there is. Whatever else happens, or falls due, goes before.
         mark = self.queue.add if len(touched) <= MANY else self.queue.later
@@ -187,8 +200,18 @@ class Engine:
         elif kind == "Quarantine" and isinstance(new, Authored) and new.deletion is not None and self.enforcement:
             # Also where its findings cannot be written any more: an end must not wait for that.
             self.enforcement.consider(Key(new.spec.subject.kind, new.namespace, new.spec.subject.name))
-        elif kind == "QuarantineGuard" and self.enforcement:
+        elif kind == "QuarantineGuard" and record.name != DECISIONS_NAME and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
+
+    def _decided_about(self, kind: str, old: Any, new: Any) -> None:
+        """Marks the decisions that a change of their target may settle, or, once it is gone, set free to be deleted."""
+        if kind not in ("IdentityException", "OwnedIdentity", "IdentityFinding", "Quarantine"):
+            return
+        for side in {(side.namespace, side.uid) for side in (old, new) if side is not None}:
+            gone = new is None or new.uid != side[1] or (old is not None and old.generation != new.generation)
+            for decision in self.store.decisions_about(*side):
+                if gone or not is_settled(decision):
+                    self.queue.add(Key("IdentityDecision", decision.namespace, decision.name))
 
     def _readable(self, kind: str, old: Any, new: Any) -> None:
         """Names an object that this version cannot read, once, and says when it can be read again."""
@@ -422,6 +445,18 @@ class Engine:
         record = self.store.get(key)
         if not isinstance(record, Authored):
             return
+        if key.kind == "IdentityDecision":
+            if is_over(self.store, record, self.now(), self.judge.installation):
+                await self._delete(record)
+                return
+        elif key.kind in SUBJECT_KINDS:
+            # First what was decided about it: a review's deadline, for one, is what stood before it was attested.
+            for decision in self.store.decisions_about(record.namespace, record.uid):
+                if not is_settled(decision):
+                    await self._answer(Key("IdentityDecision", decision.namespace, decision.name))
+            record = self.store.get(key)
+            if not isinstance(record, Authored):
+                return
         status, due = authored_status(self.store, key, self.now(), self.judge.installation)
         if key.kind not in SUBJECT_KINDS:
             self.queue.at(key, due)  # a subject's own judgement knows this instant too and sets it
@@ -433,6 +468,12 @@ class Engine:
         except NotFound:
             return  # deleted meanwhile
         self.store.upsert(key.kind, PROJECTIONS[key.kind](stored))
+
+    async def _delete(self, decision: Authored[Any, Any]) -> None:
+        """Deletes a decision whose retention is over."""
+        with contextlib.suppress(NotFound):
+            await self._kube.delete(IDENTITY_DECISIONS, decision.name, decision.namespace, uid=decision.uid)
+        self.store.remove(decision.kind, decision.namespace, decision.name)
 
     async def _stalled(self, unread: Unprocessable) -> None:
         """Says in the status of an authored object that its spec cannot be processed. All else stays as it stands: what
@@ -485,6 +526,8 @@ class Engine:
     def stuck(self, seconds: float) -> str | None:
         """What is wrong when a worker has died, or keys wait and none was taken for so long; None when all is well."""
         dead = [task.get_name() for task in self._tasks if task.done()]
+        if self._decision_guards.ended():
+            dead.append("decision guards")
         if dead:
             return f"ended: {', '.join(dead)}"
         idle = asyncio.get_running_loop().time() - self.beat

@@ -32,6 +32,8 @@ class Wait:
 
     words: str
     until: datetime
+    verb: str = ""
+    """What answers the consultation; "" for a veto, which nobody has to give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +333,7 @@ class _Weighing:
             end = self._stamped + consulted.wait
             answered = self._answers.get(consulted.verb)
             words = f"consult: an answer with {consulted.verb} is waited for until {format_timestamp(end)}"
-            found.append(Wait(words, min(answered, end) if answered else end))
+            found.append(Wait(words, min(answered, end) if answered else end, consulted.verb))
         if self._bounds.veto is not None and self._veto_until is not None:
             words = f"veto: {self._bounds.veto.verb} may object until {format_timestamp(self._veto_until)}"
             found.append(Wait(words, self._veto_until))

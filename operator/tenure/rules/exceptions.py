@@ -92,6 +92,7 @@ def state(
         counted=weighed.counted,
         rulings=approvals.settle(weighed, bounded, over=over, since=since),
         missing=weighed.missing,
+        unheard=tuple(wait.verb for wait in weighed.waits if wait.verb and now < wait.until),
         disallowed=failing if phase is ExceptionPhase.ACTIVE else "",
     )
 
@@ -109,7 +110,9 @@ def stamp(exception: ExceptionRecord) -> datetime:
 def active_since(exception: ExceptionRecord) -> datetime | None:
     """Since when it has been active for its present spec, as its status says; None when it never was."""
     status = exception.status
-    return status.active_since if status is not None and status.observed_generation == exception.generation else None
+    if status is None or status.observed_generation != exception.generation:
+        return None
+    return status.active_since or (stamp(exception) if status.phase is ExceptionPhase.ACTIVE else None)
 
 
 _Clause = tuple[str, str, datetime | None]
@@ -245,7 +248,7 @@ def is_frozen(exception: ExceptionRecord) -> bool:
     status = exception.status
     if status is None or status.observed_generation != exception.generation:
         return False
-    return bool(status.matched) or status.active_since is not None or _approved(status)
+    return bool(status.matched) or active_since(exception) is not None or _approved(status)
 
 
 def _approved(status: IdentityExceptionStatus) -> bool:

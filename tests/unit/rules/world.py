@@ -142,6 +142,7 @@ class World:
             "class": "AcceptedRisk",
             "owner": "payments",
             "justification": "test",
+            "requestedBy": "alice@example.com",
             "expiresAt": (NOW + 30 * DAY).isoformat(),
         }
         spec.update(more.pop("spec", {}))
