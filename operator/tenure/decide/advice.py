@@ -25,6 +25,9 @@ def advice(rule: Rule, key: Key) -> str:
         Rule.OWNERSHIP_EXPIRED: (
             f"Nobody has decided. Set a later expiresAt on ownedidentity/{key.name}, or have its subjects claimed anew."
         ),
+        Rule.REVIEW_OVERDUE: (
+            f"Nobody has reviewed it. `tenure attest {key.kind.lower()}/{key.name} {where}--reason …`, or change it."
+        ),
         Rule.EXCEPTION_LAPSED: (
             f"Nobody has decided. Fix what identityexception/{key.name} waived, then delete it, or renew it."
         ),

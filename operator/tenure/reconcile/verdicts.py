@@ -19,7 +19,7 @@ from tenure.inventory.store import Decision, Finding, QuarantineRecord, Store
 from tenure.model.evaluation import Evaluation, Ruling
 from tenure.model.facts import Facts
 from tenure.model.keys import Key
-from tenure.model.records import Authored, ServiceAccount
+from tenure.model.records import Authored, Secret, ServiceAccount
 from tenure.rules.approvals import counts, undecided, void
 from tenure.rules.governance import Installation, terms_of
 
@@ -62,7 +62,7 @@ def decision_status(
     status = _status(store, decision, ruling, _deadline(store, decision, target, evaluation), now)
     if ruling.reason is DecisionReason.ATTESTED:
         facts = gather(store, _key(decision), installation)
-        status = status.model_copy(update={"attested": _attested(facts, target)})
+        status = status.model_copy(update={"attested": _attested(store, facts, target)})
     return status, again
 
 
@@ -188,18 +188,25 @@ def _effect(store: Store, decision: Decision, outcome: DecisionOutcome) -> str:
     return f"Quarantine/{quarantine.name}" if quarantine is not None else ""
 
 
-def _attested(facts: Facts, target: Authored[Any, Any]) -> Attested:
-    """What the claim or exception covered when the attestation was taken in."""
+def _attested(store: Store, facts: Facts, target: Authored[Any, Any]) -> Attested:
+    """What the claim or exception covered when the attestation was taken in, and what that was bound to."""
     records = [covered.record for covered in facts.subjects] + [t.record for t in facts.targets if t.record is not None]
     accounts = [record for record in records if isinstance(record, ServiceAccount)]
-    secrets = {record.name for record in records if type(record).__name__ == "Secret"}
+    secrets = {record.name for record in records if isinstance(record, Secret)}
     for covered in facts.subjects:
         secrets.update(covered.tokens)
+    grants = (grant for account in accounts for grant in Shared.of(store).grants(account.namespace, account.name))
+    bindings = sorted({(grant.binding.namespace, grant.binding.name) for grant in grants})
     return Attested(
         generation=target.generation,
         service_accounts=len(accounts),
         secrets=len(secrets),
-        seen=(*(f"ServiceAccount/{account.name}" for account in accounts), *(f"Secret/{s}" for s in sorted(secrets))),
+        entitlements=len(bindings),
+        seen=(
+            *(f"ServiceAccount/{account.name}" for account in accounts),
+            *(f"Secret/{name}" for name in sorted(secrets)),
+            *(f"RoleBinding/{space}/{name}" if space else f"ClusterRoleBinding/{name}" for space, name in bindings),
+        ),
     )
 
 

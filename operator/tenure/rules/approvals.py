@@ -134,9 +134,8 @@ def settle(weighed: Weighed, rulings: dict[str, Ruling], *, over: str, since: da
     while one can. since: when it became active, None when it is not."""
     found = {**weighed.rulings, **rulings}
     for decision in weighed.surplus:
-        verb = decision.spec.used_verb
         if over:
-            text = f"It was not needed: {over}. One person fills one place, and {verb} was filled by others."
+            text = f"It was not needed: {over}. One person fills one place."
             found[decision.name] = void(DecisionReason.NOT_ASKED, text)
         else:
             text = f"It fills no place so far ({weighed.tally}): one person fills one place. Others must use "
