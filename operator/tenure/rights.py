@@ -69,6 +69,7 @@ def needed() -> tuple[Right, ...]:
         Right("patch", QUARANTINES, "quarantines", subresource="status"),
         Right("patch", SECRETS, "switching a token off and on"),
         Right("delete", SECRETS, "revocation"),
+        Right("delete", IDENTITY_DECISIONS, "the end of the ledger's retention"),
         Right("create", EVENTS, "telling people through Events"),
         Right("create", CONFIG_MAPS, "the installation's memory", home=True),
         Right("get", CONFIG_MAPS, "the installation's memory", name=STATE_CONFIG_MAP, home=True),

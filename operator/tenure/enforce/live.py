@@ -7,7 +7,7 @@ decided about the findings, the exceptions on the subject and its Quarantine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.inventory.projection import PROJECTIONS
@@ -25,7 +25,11 @@ from tenure.kube.resources import (
     Resource,
 )
 from tenure.model.keys import Key
-from tenure.model.records import Secret
+from tenure.model.records import Secret, ServiceAccount
+from tenure.rules import exceptions
+
+_FEW = 8
+"""Objects whose decisions are read one by one; of more, the whole namespace's are."""
 
 
 async def refresh(kube: Kube, store: Store, key: Key) -> None:
@@ -44,6 +48,7 @@ async def refresh(kube: Kube, store: Store, key: Key) -> None:
         (GOVERNANCE_POLICIES, ""),
     ):
         await _all(kube, store, resource, namespace)
+    await _decisions(kube, store, key)
 
 
 async def one(kube: Kube, store: Store, key: Key) -> None:
@@ -55,9 +60,12 @@ async def one(kube: Kube, store: Store, key: Key) -> None:
         store.upsert(key.kind, record)
 
 
-async def decisions(kube: Kube, store: Store, namespace: str, uids: Iterable[str]) -> None:
+async def decisions(kube: Kube, store: Store, namespace: str, uids: Collection[str]) -> None:
     """Every decision that names one of these uids, as it stands now."""
-    for uid in uids:
+    if len(uids) > _FEW:
+        await _all(kube, store, IDENTITY_DECISIONS, namespace)
+        return
+    for uid in sorted(uids):
         held = {made.name for made in store.decisions_about(namespace, uid)}
         version = 0
         async for page in kube.pages(IDENTITY_DECISIONS, namespace, params={"fieldSelector": f"spec.target.uid={uid}"}):
@@ -82,6 +90,15 @@ async def _tokens(kube: Kube, store: Store, namespace: str) -> None:
     for held in store.secrets_in(namespace):
         if held.type == TYPE_SERVICE_ACCOUNT_TOKEN and held.name not in found:
             store.remove("Secret", namespace, held.name)
+
+
+async def _decisions(kube: Kube, store: Store, key: Key) -> None:
+    """What was decided about the subject's findings, and about the exceptions that target it, as it stands now."""
+    uids = {finding.uid for finding in store.findings_about(key)}
+    record = store.get(key)
+    if isinstance(record, ServiceAccount | Secret):
+        uids |= {found.uid for found in exceptions.about(store.exceptions_in(key.namespace), key.kind, record)}
+    await decisions(kube, store, key.namespace, uids)
 
 
 async def _all(kube: Kube, store: Store, resource: Resource, namespace: str) -> None:

@@ -101,18 +101,11 @@ class Means:
         namespace = self.store.namespaces.get(key.namespace)
         if namespace is None or namespace.deleting:
             return ()
-        await live.decisions(self.kube, self.store, key.namespace, self._decided_about(key, quarantine))
-        if quarantine is not None and self.release_asked(quarantine) is not None:
-            return ()
+        if quarantine is not None:
+            await live.decisions(self.kube, self.store, key.namespace, [quarantine.uid])
+            if self.release_asked(quarantine) is not None:
+                return ()
         return self.engine.judge.judge(key, self.now()).wishes
-
-    def _decided_about(self, key: Key, quarantine: Quarantine | None) -> list[str]:
-        """The uids of what people may have decided about the subject: its findings, exceptions and Quarantine."""
-        exceptions = self.engine.judge.judge(key, self.now()).evaluation.exceptions
-        found = [self.store.exceptions.get((exception.namespace, exception.name)) for exception in exceptions]
-        uids = [finding.uid for finding in self.store.findings_about(key)]
-        uids += [exception.uid for exception in found if exception is not None]
-        return [*uids, quarantine.uid] if quarantine is not None else uids
 
     def release_asked(self, quarantine: Quarantine) -> Decision | None:
         """The verdict Release on this very Quarantine, None without one."""

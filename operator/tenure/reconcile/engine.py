@@ -18,6 +18,7 @@ from tenure.api.conditions import ConditionStatus, ConditionType, Reason
 from tenure.api.decision import IdentityDecisionStatus
 from tenure.api.names import (
     API_VERSION,
+    DECISIONS_NAME,
     LABEL_CLASS,
     LABEL_OWNER,
     LABEL_RISK,
@@ -31,7 +32,6 @@ from tenure.api.policy import GovernancePolicyStatus
 from tenure.decide.finding import finding_name
 from tenure.decide.hold import Quarantine
 from tenure.decide.ladder import history
-from tenure.decide.verdict import gone
 from tenure.decide.wish import Wish
 from tenure.inventory.impact import affected
 from tenure.inventory.projection import PROJECTIONS
@@ -40,14 +40,16 @@ from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
 from tenure.kube.resources import BY_KIND, IDENTITY_DECISIONS, IDENTITY_FINDINGS
-from tenure.model.evaluation import Decision, Evaluation
+from tenure.model.evaluation import Evaluation
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Unprocessable
+from tenure.reconcile.decision_guards import DecisionGuards
 from tenure.reconcile.judge import Judge, Judgement, Moved
 from tenure.reconcile.ledger import DUE, RENEWALS, Ledger
 from tenure.reconcile.queue import WorkQueue
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.tallies import Tallies
+from tenure.reconcile.verdicts import is_over, is_settled, ready
 from tenure.telemetry import events
 from tenure.telemetry.events import Recorder
 from tenure.telemetry.logs import about
@@ -69,8 +71,9 @@ MANY = 500
 _SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
 
 SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "IdentityException"})
-VERDICT_TARGETS = frozenset({"IdentityFinding", "Quarantine"})
-AUTHORED_KINDS = frozenset({"IdentityOwner", "OwnedIdentity", "IdentityException", "GovernancePolicy"})
+AUTHORED_KINDS = frozenset(
+    {"IdentityOwner", "OwnedIdentity", "IdentityException", "IdentityDecision", "GovernancePolicy"}
+)
 
 
 class Enforcement(Protocol):
@@ -110,6 +113,7 @@ class Engine:
         self._tallies = Tallies(store, metrics)
         self.now: Callable[[], datetime] = kube.clock.now
         self.queue: WorkQueue[Key] = WorkQueue(self.now)
+        self._decision_guards = DecisionGuards(kube, store, self.now)
         self.enforcement: Enforcement | None = None
         self.wishes: dict[Key, tuple[Wish, ...]] = {}
         """What the findings of each subject want done, as last judged; only of subjects that wanted something once or
@@ -139,22 +143,25 @@ class Engine:
         # What waives and what was written come before the rest: a waived finding is then not opened first.
         for namespace, name in self.store.exceptions:
             self.queue.add(Key("IdentityException", namespace, name))
+        for decision in self.store.decisions.values():
+            mark = self.queue.later if is_settled(decision) else self.queue.add
+            mark(Key("IdentityDecision", decision.namespace, decision.name))
         for finding in list(self.store.findings.values()):
             self.queue.add(_subject_key(finding.spec.subject))
         for quarantine in list(self.store.quarantines.values()):
             self.queue.add(_subject_key(quarantine.spec.subject))
-        for decision in list(self.store.decisions.values()):
-            self._verdict_on_what_is_gone(decision)
         self.queue.sweep(key for key in subjects(self.store) if not self.store.findings_about(key))
         for unread in list(self.store.unprocessable.values()):
             self._readable(unread.kind, None, unread)
         self._tasks = [asyncio.create_task(self._work(), name=f"reconcile-{n}") for n in range(WORKERS)]
+        self._decision_guards.start()
 
     async def stop(self) -> None:
         """Ends the workers; writes under way are given up (they are repeated at the next start)."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._decision_guards.stop()
 
     def mark(self, key: Key) -> None:
         """Marks a key dirty."""
@@ -165,17 +172,14 @@ class Engine:
     def _changed(self, kind: str, old: Any, new: Any) -> None:
         """A store listener; runs inside every change, so it only marks."""
         self._tallies.changed(kind, old, new)
+        self._decision_guards.changed(kind, old, new)
         self._readable(kind, old, new)
+        self._decided_about(kind, old, new)
         touched = affected(self.store, kind, old, new)
         # A policy may touch every subject there is. Whatever else happens, or falls due, goes before.
         mark = self.queue.add if len(touched) <= MANY else self.queue.later
         for key in touched:
             mark(key)
-        if new is None and isinstance(old, Authored) and kind in VERDICT_TARGETS:
-            for decision in self.store.decisions_about(old.namespace, old.uid):
-                self._verdict_on_what_is_gone(decision)
-        elif kind == "IdentityDecision" and isinstance(new, Authored):
-            self._verdict_on_what_is_gone(new)
         record = new or old
         if kind == "Namespace":
             self.queue.add(Key("Namespace", "", record.name))
@@ -199,8 +203,18 @@ class Engine:
         elif kind == "Quarantine" and isinstance(new, Authored) and new.deletion is not None and self.enforcement:
             # Also where its findings cannot be written any more: an end must not wait for that.
             self.enforcement.consider(Key(new.spec.subject.kind, new.namespace, new.spec.subject.name))
-        elif kind == "QuarantineGuard" and self.enforcement:
+        elif kind == "QuarantineGuard" and record.name != DECISIONS_NAME and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
+
+    def _decided_about(self, kind: str, old: Any, new: Any) -> None:
+        """Marks the decisions that a change of their target may settle, or, once it is gone, set free to be deleted."""
+        if kind not in ("IdentityException", "OwnedIdentity", "IdentityFinding", "Quarantine"):
+            return
+        for side in {(side.namespace, side.uid) for side in (old, new) if side is not None}:
+            gone = new is None or new.uid != side[1] or (old is not None and old.generation != new.generation)
+            for decision in self.store.decisions_about(*side):
+                if gone or not is_settled(decision):
+                    self.queue.add(Key("IdentityDecision", decision.namespace, decision.name))
 
     def _readable(self, kind: str, old: Any, new: Any) -> None:
         """Names an object that this version cannot read, once, and says when it can be read again."""
@@ -265,8 +279,6 @@ class Engine:
             await self._answer(key)
         if key.kind in SUBJECT_KINDS:
             await self._govern(key)
-        elif key.kind == "IdentityDecision":
-            await self._void_what_is_gone(key)
 
     def _mark_namespace(self, namespace: str) -> None:
         for account in self.store.service_accounts_in(namespace):
@@ -470,22 +482,15 @@ class Engine:
 
     async def answer_decision(self, namespace: str, name: str, status: IdentityDecisionStatus) -> None:
         """Says in a decision's status what became of it; what it led to must be stored before."""
+        decision = self.store.decisions.get((namespace, name))
+        if decision is None:
+            return
+        status = status.model_copy(update={"conditions": ready(decision, self.now())})
         with contextlib.suppress(NotFound):  # it went with its namespace
             stored = await self._kube.apply(
                 IDENTITY_DECISIONS, _status_of(Key("IdentityDecision", namespace, name), status), subresource="status"
             )
             self.store.upsert("IdentityDecision", PROJECTIONS["IdentityDecision"](stored))
-
-    def _verdict_on_what_is_gone(self, decision: Decision) -> None:
-        """Marks a verdict whose finding or Quarantine is not there; on others, whoever looks at these answers."""
-        if gone(decision, self.store.get(_target_key(decision))) is not None:
-            self.queue.add(Key("IdentityDecision", decision.namespace, decision.name))
-
-    async def _void_what_is_gone(self, key: Key) -> None:
-        decision = self.store.decisions.get((key.namespace, key.name))
-        status = gone(decision, self.store.get(_target_key(decision))) if decision is not None else None
-        if status is not None:
-            await self.answer_decision(key.namespace, key.name, status)
 
     # --- the kinds people write ----------------------------------------------------------------------------------
 
@@ -494,6 +499,18 @@ class Engine:
         record = self.store.get(key)
         if not isinstance(record, Authored):
             return
+        if key.kind == "IdentityDecision":
+            if is_over(self.store, record, self.now(), self.judge.installation):
+                await self._delete(record)
+                return
+        elif key.kind in SUBJECT_KINDS:
+            # First what was decided about it: a review's deadline, for one, is what stood before it was attested.
+            for decision in self.store.decisions_about(record.namespace, record.uid):
+                if not is_settled(decision):
+                    await self._answer(Key("IdentityDecision", decision.namespace, decision.name))
+            record = self.store.get(key)
+            if not isinstance(record, Authored):
+                return
         status, due = authored_status(self.store, key, self.now(), self.judge.installation)
         if key.kind not in SUBJECT_KINDS:
             self.queue.at(key, due)  # a subject's own judgement knows this instant too and sets it
@@ -505,6 +522,12 @@ class Engine:
         except NotFound:
             return  # deleted meanwhile
         self.store.upsert(key.kind, PROJECTIONS[key.kind](stored))
+
+    async def _delete(self, decision: Authored[Any, Any]) -> None:
+        """Deletes a decision whose retention is over."""
+        with contextlib.suppress(NotFound):
+            await self._kube.delete(IDENTITY_DECISIONS, decision.name, decision.namespace, uid=decision.uid)
+        self.store.remove(decision.kind, decision.namespace, decision.name)
 
     async def _stalled(self, unread: Unprocessable) -> None:
         """Says in the status of an authored object that its spec cannot be processed. All else stays as it stands: what
@@ -561,6 +584,8 @@ class Engine:
     def stuck(self, seconds: float) -> str | None:
         """What is wrong when a worker has died, or keys wait and none was taken for so long; None when all is well."""
         dead = [task.get_name() for task in self._tasks if task.done()]
+        if self._decision_guards.ended():
+            dead.append("decision guards")
         if dead:
             return f"ended: {', '.join(dead)}"
         idle = asyncio.get_running_loop().time() - self.beat
@@ -571,10 +596,6 @@ class Engine:
 
 def _subject_key(subject: Any) -> Key:
     return Key(subject.kind, subject.namespace or "", subject.name)
-
-
-def _target_key(decision: Decision) -> Key:
-    return Key(decision.spec.target.kind.value, decision.namespace, decision.spec.target.name)
 
 
 def _status_of(key: Key, status: ApiModel) -> dict[str, Any]:
