@@ -111,6 +111,7 @@ class Shared:
         self._grades: dict[tuple[str, str], tuple[int, RiskGrade]] = {}
         self._critical: dict[str, tuple[int, bool]] = {}
         self._groups: dict[str, tuple[int, tuple[tuple[Binding, str], ...]]] = {}
+        self._deciders: tuple[int, frozenset[str]] | None = None
 
     @classmethod
     def of(cls, store: Store) -> Shared:
@@ -169,6 +170,24 @@ class Shared:
         )
 
     # --- rights
+
+    def deciders(self) -> frozenset[str]:
+        """Namespaces in which a binding gives somebody a role that names a decision verb; "" among them: everywhere."""
+        known = self._deciders
+        if known is None or known[0] != self.rights:
+            known = self._deciders = (self.rights, frozenset(self._with_deciders()))
+        return known[1]
+
+    def last_deciders(self) -> frozenset[str] | None:
+        """What `deciders` last said, before the latest change perhaps; None = nobody asked yet."""
+        return None if self._deciders is None else self._deciders[1]
+
+    def _with_deciders(self) -> Iterator[str]:
+        for role in self.store.deciding_roles():
+            kind = "Role" if role.namespace else "ClusterRole"
+            for binding in self.store.bindings_of_role(kind, role.namespace, role.name):
+                if binding.subjects:
+                    yield binding.namespace
 
     def grants(self, namespace: str, name: str) -> tuple[Grant, ...]:
         """What the ServiceAccount is bound to: by name, then through groups (bootstrap ones are the cluster's own)."""

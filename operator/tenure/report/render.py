@@ -32,6 +32,7 @@ from tenure.report.inventory import (
     Found,
     Held,
     Identity,
+    Impersonator,
     Owned,
     Report,
     Waived,
@@ -98,6 +99,7 @@ class _Page:
         yield from self._identities()
         yield from self._loose()
         yield from self._documents()
+        yield from self._impersonators()
         yield from self._footer()
 
     def _shown(self, identity: Identity) -> bool:
@@ -106,6 +108,10 @@ class _Page:
     def _folded(self, identity: Identity) -> bool:
         """An unused `default` ServiceAccount in a view of many namespaces: every namespace has one."""
         return self._report.namespace is None and identity.idle_default and not (identity.findings or identity.waivers)
+
+    def _local(self, one: Impersonator) -> bool:
+        """In a view of many namespaces: who reaches ServiceAccounts of one alone, as every holder of `edit` does."""
+        return self._report.namespace is None and bool(one.namespace)
 
     def _headline(self) -> Text:
         count = totals(self._report, platform=self._platform)
@@ -180,12 +186,37 @@ class _Page:
             grid.add_row(name, Text(clean(document.owner)), _cell(lines))
         yield _headed("Claims and exceptions with findings of their own", grid)
 
+    def _impersonators(self) -> Iterator[RenderableType]:
+        """Who may decide in another's name, by role and place: hundreds may hold one role."""
+        found = self._report.impersonators or ()
+        shown = [one for one in found if (self._platform or not one.platform) and not self._local(one)]
+        if not shown:
+            return
+        grid = _grid(("WHO", 46), ("WHERE", 24), ("BY", 26), ("MAY", 34))
+        for _, group in groupby(shown, key=lambda one: (one.namespace, one.role_kind, one.role)):
+            several = list(group)
+            who: list[_Lines] = [[(0, Text(clean(f"{one.kind} {one.subject}")))] for one in several]
+            first = several[0]
+            where = f"in {first.namespace}" if first.namespace else "cluster-wide"
+            role = Text(clean(f"{first.role_kind} {first.role}"))
+            grid.add_row(_limited(who), Text(clean(where)), role, Text(clean(first.whom)))
+        yield _headed("May impersonate others, and so decide in their name", grid)
+
     def _footer(self) -> Iterator[Text]:
         hidden = sum(identity.platform for identity in self._report.identities)
         folded = sum(self._folded(i) and (self._platform or not i.platform) for i in self._report.identities)
         lines = list(self._report.notes)
         if hidden and not self._platform:
             lines.append(f"{hidden} platform identities are not shown (--platform shows them).")
+        others = self._report.impersonators or ()
+        apart = sum(one.platform for one in others)
+        if apart and not self._platform:
+            lines.append(f"{apart} of the platform's own may impersonate others (--platform shows them).")
+        local = len({one.namespace for one in others if self._local(one) and (self._platform or not one.platform)})
+        if local:
+            lines.append(
+                f"In {local} namespaces somebody may impersonate their ServiceAccounts; not shown (-n NAME, -o json)."
+            )
         if folded:
             lines.append(
                 f"{folded} default ServiceAccounts that nothing uses are not shown (-n NAME, -o json, -o csv)."
@@ -392,6 +423,7 @@ def as_json(report: Report, out: TextIO, *, platform: bool) -> None:
         "identities": [_identity_object(identity) for identity in identities],
         "credentials": [_credential_object(credential) for credential in loose],
         "documents": [_document_object(document) for document in report.documents],
+        "impersonators": _maybe(report.impersonators, _impersonator_object),
     }
     json.dump(body, out, indent=2)  # pure ASCII: a terminal that shows it acts on nothing in it
     out.write("\n")
@@ -522,6 +554,19 @@ def _document_object(document: Document) -> dict[str, Any]:
         "name": document.name,
         "owner": document.owner,
         "findings": [_found_object(found) for found in document.findings],
+    }
+
+
+def _impersonator_object(one: Impersonator) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "name": one.subject,
+        "namespace": one.namespace or None,
+        "scope": "Namespace" if one.namespace else "Cluster",
+        "binding": one.binding,
+        "role": {"kind": one.role_kind, "name": one.role},
+        "may": one.whom,
+        "platform": one.platform,
     }
 
 
