@@ -28,7 +28,7 @@ from tenure.model.keys import Key
 from tenure.model.records import Authored, Secret, ServiceAccount
 from tenure.report.collect import Gap
 from tenure.report.render import BAD, COLOUR, DIM, clean, console_on, span
-from tenure.report.verdicts import Target
+from tenure.report.verdicts import CONSULT, FORCE, Target
 from tenure.rules import exceptions
 from tenure.rules.coverage import rank
 
@@ -53,8 +53,6 @@ class Brief:
     """Those it bears on that are not resolved, the worst and most urgent first."""
     history: tuple[Decision, ...]
     """Decisions about an object of that kind and name, the latest first."""
-    missing: str
-    """Who else has to agree, in the operator's words; "" when nobody or unknown."""
     gaps: tuple[Gap, ...] = ()
 
     @property
@@ -83,10 +81,8 @@ def brief(
 ) -> Brief:
     """The brief on a record; `store` holds what was listed beside it."""
     concerned = _concerned(record, store)
-    missing = ""
     if about.kind is TargetKind.IDENTITY_EXCEPTION:
         lines = _exception(record, concerned, now)
-        missing = record.status.failing if record.status and _judged(record) else ""
     elif about.kind is TargetKind.OWNED_IDENTITY:
         lines = _claim(record, concerned, now)
     elif about.kind is TargetKind.IDENTITY_FINDING:
@@ -100,7 +96,6 @@ def brief(
         lines=tuple((label, words) for label, words in lines if words),
         findings=tuple(sorted(_findings(record, store, concerned), key=_urgency)),
         history=tuple(sorted(decisions, key=lambda made: (made.created, made.name), reverse=True)),
-        missing=missing,
         gaps=gaps,
     )
 
@@ -108,11 +103,8 @@ def brief(
 def cautions(brief: Brief, verdict: Verdict, verb: str, by: str) -> Iterator[str]:
     """What the decider should know before it is refused or void."""
     spec = brief.record.spec
-    if (
-        isinstance(spec, IdentityExceptionSpec)
-        and verdict is Verdict.APPROVE
-        and by in (spec.requested_by, spec.on_behalf_of)
-    ):
+    barred = verdict is Verdict.APPROVE or verb.partition("-")[0] == CONSULT
+    if barred and isinstance(spec, IdentityExceptionSpec) and by in (spec.requested_by, spec.on_behalf_of):
         yield "You asked for this yourself, and nobody approves what they requested: expect a refusal."
     earlier = [
         made
@@ -125,7 +117,7 @@ def cautions(brief: Brief, verdict: Verdict, verb: str, by: str) -> Iterator[str
         yield "Revocation cannot be undone: the credential or entitlement is deleted."
     if brief.record.deletion is not None:
         yield "It is being deleted."
-    if verb == "force":
+    if verb == FORCE:
         yield "Forced: active at once, whatever is missing or vetoed; its review falls due within 7 days."
 
 
@@ -217,6 +209,7 @@ def _exception(record: ExceptionRecord, concerned: list[Key], now: datetime) -> 
         ("because", why),
         ("requested by", f"{spec.requested_by or 'unknown'}{behalf}"),
         ("now", _standing(record)),
+        ("still asks for", status.failing if status and _judged(record) else ""),
         ("counted", _counted(status) if status and _judged(record) else ""),
     ]
 
@@ -241,7 +234,7 @@ def _standing(record: ExceptionRecord) -> str:
     status = record.status
     if status is None or not _judged(record):
         return "not judged yet in this state: the operator has not seen it"
-    said = status.failing or status.message
+    said = "" if status.failing else status.message
     return f"{status.phase.value}: {said}" if said else status.phase.value
 
 
@@ -384,11 +377,9 @@ def show(brief: Brief, out: TextIO, *, verdict: Verdict, verb: str, by: str, rea
     if brief.history:
         console.print(Text("Decided before", style="bold"))
         console.print(_pairs(_earlier(brief)))
-    if brief.missing:
-        console.print(Text.assemble(("It still asks for ", "bold"), clean(brief.missing)))
     for gap in brief.gaps:
         console.print(Text(clean(f"Not seen: {gap.why}: {gap.unknown}"), style="yellow"))
-    if brief.missing or brief.gaps:
+    if brief.gaps:
         console.print()
     console.print(
         Text.assemble(
@@ -412,8 +403,8 @@ def _pairs(lines: Iterable[Line]) -> Padding:
 
 def _finding_grid(brief: Brief) -> Padding:
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    for share in (26, 30, 10, 54):
-        grid.add_column(overflow="fold", ratio=share)
+    for share in (0, 2, 0, 3):  # a rule and a risk are never cut
+        grid.add_column(overflow="fold", ratio=share or None, no_wrap=not share)
     for finding in brief.findings[:_SHOWN]:
         status: IdentityFindingStatus = finding.status  # type: ignore[assignment]
         level = status.risk.level
@@ -421,7 +412,12 @@ def _finding_grid(brief: Brief) -> Padding:
         if status.phase is Phase.OPEN and status.due is not None:
             state = f"due {_when(status.due, brief.now)}, then {_then(status)}"
         about = "; ".join(filter(None, (state, _debt(finding, brief.now))))
-        grid.add_row(finding.spec.rule.value, clean(status.subject), Text(level.value, COLOUR[level]), clean(about))
+        grid.add_row(
+            finding.spec.rule.value,
+            clean(f"{finding.spec.subject.kind} {finding.spec.subject.name}"),
+            Text(level.value, COLOUR[level]),
+            clean(about),
+        )
     if len(brief.findings) > _SHOWN:
         grid.add_row(Text(f"and {len(brief.findings) - _SHOWN} more", style=DIM))
     return Padding(grid, (0, 0, 1, 2))

@@ -128,7 +128,7 @@ def _headline(pending: Pending) -> Text:
 
 def _row(row: Waiting, now: datetime) -> Iterator[tuple[int, Text]]:
     yield 0, _head(row.due, now, row.then).append(f"  {clean(row.about)}", "bold").append_text(_risk(row))
-    owner = f"owner {row.owner}" if row.owner else "nobody owns it"
+    owner = f"owner {row.owner}" if row.owner else "nobody answers" if row.sort == "Finding" else ""
     asks = f"still asks for {row.missing}" if row.missing else ""
     yield 2, Text(clean(", ".join(filter(None, (f"in {row.namespace}", owner, asks)))), style=DIM)
 
@@ -159,7 +159,7 @@ def _head(due: datetime | None, now: datetime, then: str) -> Text:
 
 
 def _risk(row: Waiting | Group) -> Text:
-    return Text(f" {row.risk.value}", style=COLOUR[row.risk]) if row.risk is not None else Text("")
+    return Text(f"  {row.risk.value}", style=COLOUR[row.risk]) if row.risk is not None else Text("")
 
 
 # --- for pipelines

@@ -6,11 +6,12 @@ API server's to say (tenure.report.rights).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from tenure.api.conditions import Condition, ConditionType, Reason
 from tenure.api.finding import IdentityFindingStatus
@@ -35,6 +36,9 @@ OWNER: Final = "OWNER"
 
 _COUNTED: Final = re.compile(r"\b([a-z]+(?:-[a-z0-9]+)*) (\d+) of (\d+)\b")
 """A requirement in an exception's status.failing: "approve-security 0 of 1"."""
+_AWAITED: Final = re.compile(r"\b(?:answer with|veto:) ([a-z]+(?:-[a-z0-9]+)*)\b")
+"""Whoever is consulted, or may veto for some time yet, in the same place: "consult: an answer with consult is waited
+for", "veto: reject-security may object"."""
 _OFFERED: Final = re.compile(r"--verb ([a-z]+(?:-[a-z0-9]+)*)")
 """A verb in the commands that a DecisionPending condition gives."""
 _ABOUT_DOCUMENTS: Final = ("OwnedIdentity", "IdentityException")
@@ -186,12 +190,19 @@ def _verdict(about: Target, verdict: Verdict, verb: str = "") -> Way:
 def _claim(finding: Finding, owner: str) -> str:
     subject = finding.spec.subject
     part = "serviceAccounts" if subject.kind == "ServiceAccount" else "secrets"
-    spec = f"owner: {owner}, purpose: TEXT, subjects: {{{part}: {{names: [{subject.name}]}}}}"
-    metadata = f"name: {subject.name}, namespace: {finding.namespace}"
-    return (
-        f"kubectl create -f - <<<'{{apiVersion: {API_VERSION}, kind: OwnedIdentity, metadata: {{{metadata}}}, "
-        f"spec: {{{spec}}}}}'"
-    )
+    spec = {"owner": owner, "purpose": "TEXT", "subjects": {part: {"names": [subject.name]}}}
+    return _piped("create", "OwnedIdentity", {"name": subject.name, "namespace": finding.namespace}, spec)
+
+
+def _restore(owner: str) -> str:
+    """Brings an owner back that is missing or suspended, whichever it is."""
+    return _piped("apply", "IdentityOwner", {"name": owner}, {"suspended": False})
+
+
+def _piped(verb: str, kind: str, metadata: Mapping[str, str], spec: Mapping[str, Any]) -> str:
+    """One line for a shell. JSON, so that a name such as 123 stays a text; names of objects hold no quote."""
+    made = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+    return f"kubectl {verb} -f - <<<'{json.dumps(made)}'"
 
 
 # --- exceptions
@@ -205,6 +216,7 @@ def _exceptions(store: Store, now: datetime) -> Iterator[Waiting]:
         if phase is not ExceptionPhase.PENDING or now >= spec.expires_at:
             continue
         about = Target(TargetKind.IDENTITY_EXCEPTION, exception.namespace, exception.name)
+        deadline = _deadline(exception, store)
         target = f"{spec.target.kind.value}/{spec.target.name}" if spec.target.name else f"{spec.target.kind.value}s"
         yield Waiting(
             sort="Exception",
@@ -212,8 +224,8 @@ def _exceptions(store: Store, now: datetime) -> Iterator[Waiting]:
             namespace=exception.namespace,
             name=exception.name,
             about=f"{spec.class_.value} {exception.name}: {', '.join(spec.rules)} for {target}",
-            due=_needed_by(exception, store),
-            then="waives nothing",
+            due=deadline.due if deadline is not None else None,
+            then=_then(deadline) if deadline is not None else "",
             owner=spec.owner,
             risk=None,
             ways=tuple(_agreeing(about, exception, judged)),
@@ -239,19 +251,20 @@ def asked(exception: ExceptionRecord) -> tuple[str, ...]:
     if status is None:
         return ()
     found = [verb for verb, count, needed in _COUNTED.findall(status.failing) if int(count) < int(needed)]
+    found += _AWAITED.findall(status.failing)
     for condition in status.conditions:
         if condition.type == ConditionType.DECISION_PENDING:
             found += _OFFERED.findall(condition.message)
     return tuple(dict.fromkeys(verb for verb in found if verb != verdicts.FORCE))
 
 
-def _needed_by(exception: ExceptionRecord, store: Store) -> datetime | None:
-    """The earliest deadline among the findings that it would waive: later it may come too late."""
+def _deadline(exception: ExceptionRecord, store: Store) -> IdentityFindingStatus | None:
+    """The finding with the earliest deadline among those that it would waive: later it may come too late."""
     target = exception.spec.target
     if target.name is None:
         return None
-    dues = [
-        finding.status.due
+    statuses = [
+        finding.status
         for finding in store.findings_in(exception.namespace)
         if finding.status is not None
         and finding.status.phase is Phase.OPEN
@@ -259,7 +272,7 @@ def _needed_by(exception: ExceptionRecord, store: Store) -> datetime | None:
         and finding.spec.rule in exception.spec.rules
         and (finding.spec.subject.kind, finding.spec.subject.name) == (target.kind.value, target.name)
     ]
-    return min(dues, default=None)
+    return min(statuses, key=lambda status: status.due.timestamp() if status.due else 0.0, default=None)
 
 
 # --- reviews and quarantines
@@ -358,7 +371,7 @@ def _filled(way: Way, reach: Reach) -> Way:
     """The command with the first owner that I may claim for, where it is left open."""
     if way.right.name or not reach.names:
         return way
-    return replace(way, command=way.command.replace(f"owner: {OWNER},", f"owner: {min(reach.names)},"))
+    return replace(way, command=way.command.replace(f'"owner": "{OWNER}"', f'"owner": "{min(reach.names)}"'))
 
 
 # --- groups
@@ -382,12 +395,6 @@ def grouped(rows: Iterable[Waiting]) -> tuple[Waiting | Group, ...]:
             ways = tuple(way for way in items[0].ways if way.right.resource is IDENTITY_OWNERS) or items[0].ways
             found.append(Group(Rule.OWNER_VACANT.value, owner, answers, tuple(items), ways))
     return tuple(sorted(found, key=_urgency))
-
-
-def _restore(owner: str) -> str:
-    """Brings an owner back that is missing or suspended, whichever it is."""
-    said = f"metadata: {{name: {owner}}}, spec: {{suspended: false}}"
-    return f"kubectl apply -f - <<<'{{apiVersion: {API_VERSION}, kind: IdentityOwner, {said}}}'"
 
 
 def rights(rows: Iterable[Waiting]) -> Mapping[tuple[str, Resource, str], frozenset[str]]:
