@@ -18,6 +18,7 @@ from tenure.api.finding import IdentityFindingStatus
 from tenure.api.names import API_VERSION, ExceptionPhase, Mode, OnDeadline, Phase, Risk, Rule, TargetKind, Verdict
 from tenure.inventory.store import Claim, Finding, QuarantineRecord, Store
 from tenure.kube.resources import (
+    IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_FINDINGS,
     IDENTITY_OWNERS,
@@ -57,11 +58,13 @@ class Right:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to decide, and the right it takes. `OWNER` in the command stands for a name that the right leaves
+    """One way to decide, and the rights it takes. `OWNER` in the command stands for a name that the right leaves
     open."""
 
     right: Right
     command: str
+    makes: Right | None = None
+    """The right to create what the command creates, where it creates something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,8 @@ def _ways(finding: Finding, status: IdentityFindingStatus, named: str) -> Iterat
     else:
         if rule is Rule.UNOWNED:
             owner = status.accountable.owner
-            yield Way(Right("claim", IDENTITY_OWNERS, here, owner), _claim(finding, owner or OWNER))
+            makes = Right("create", OWNED_IDENTITIES, here, "")
+            yield Way(Right("claim", IDENTITY_OWNERS, here, owner), _claim(finding, owner or OWNER), makes)
         about = Target(TargetKind.IDENTITY_FINDING, here, finding.name)
         yield _verdict(about, Verdict.QUARANTINE)
         yield _verdict(about, Verdict.REVOKE)
@@ -184,7 +188,8 @@ def _ways(finding: Finding, status: IdentityFindingStatus, named: str) -> Iterat
 
 def _verdict(about: Target, verdict: Verdict, verb: str = "") -> Way:
     used = verb or verdict.lower()
-    return Way(Right(used, about.resource, about.namespace, about.name), about.command(verdict, used))
+    right = Right(used, about.resource, about.namespace, about.name)
+    return Way(right, about.command(verdict, used), Right("create", IDENTITY_DECISIONS, about.namespace, ""))
 
 
 def _claim(finding: Finding, owner: str) -> str:
@@ -362,7 +367,11 @@ def mine(rows: Iterable[Waiting], held: Held, me: str) -> Iterator[Waiting]:
     for row in rows:
         if me in row.asked_by or me in row.heard:
             continue
-        ways = tuple(_filled(way, reach) for way in row.ways if (reach := held(way.right)).covers(way.right.name))
+        ways = tuple(
+            _filled(way, reach)
+            for way in row.ways
+            if (reach := held(way.right)).covers(way.right.name) and (way.makes is None or held(way.makes).every)
+        )
         if ways:
             yield replace(row, ways=ways)
 
@@ -401,8 +410,7 @@ def rights(rows: Iterable[Waiting]) -> Mapping[tuple[str, Resource, str], frozen
     """The rights that the rows ask for, as (verb, resource, namespace) -> the names that wait ("" = any)."""
     found: dict[tuple[str, Resource, str], set[str]] = {}
     for row in rows:
-        for way in row.ways:
-            right = way.right
+        for right in (right for way in row.ways for right in (way.right, way.makes) if right is not None):
             found.setdefault((right.verb, right.resource, right.namespace), set()).add(right.name)
     return {key: frozenset(names) for key, names in found.items()}
 

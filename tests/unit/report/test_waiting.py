@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tenure.kube.resources import IDENTITY_EXCEPTIONS, IDENTITY_OWNERS
+from tenure.kube.resources import IDENTITY_DECISIONS, IDENTITY_EXCEPTIONS, IDENTITY_OWNERS
 from tenure.report.waiting import Group, Reach, Right, Waiting, grouped, mine, rights, waiting
 from tests.unit.report.scene import NOW, claim, exception, finding, quarantine, seen
 
@@ -175,8 +175,9 @@ def test_a_quarantine_waits_for_its_release_until_it_is_revoked() -> None:
 
 
 def only(*held: tuple[str, str]) -> Any:
-    """Somebody who holds these (verb, name)."""
-    return lambda right: Reach(names=frozenset(name for verb, name in held if verb == right.verb))
+    """Somebody who holds these (verb, name), and may create what it takes."""
+    names = {verb: frozenset(name for other, name in held if other == verb) for verb, _ in held}
+    return lambda right: ALL if right.verb == "create" else Reach(names=names.get(right.verb, frozenset()))
 
 
 def test_mine_is_what_i_hold_a_verb_for() -> None:
@@ -188,6 +189,13 @@ def test_mine_is_what_i_hold_a_verb_for() -> None:
     ]
     assert list(mine(found, lambda right: NONE, "bob")) == []
     assert [entry.name for entry in mine(found, lambda right: ALL, "bob")] == ["a", "b", "x"]
+
+
+def test_a_verb_without_the_right_to_write_the_decision_decides_nothing() -> None:
+    found = rows(unowned("a"), exception("x", "ci-token", PENDING))
+    assert list(mine(found, lambda right: NONE if right.verb == "create" else ALL, "bob")) == []
+    [claimable] = mine(found, lambda right: NONE if right.resource is IDENTITY_DECISIONS else ALL, "bob")
+    assert [way.right.verb for way in claimable.ways] == ["claim"]
 
 
 @pytest.mark.parametrize("field", ["requestedBy", "onBehalfOf"])
@@ -221,6 +229,8 @@ def test_the_rights_that_are_asked_about_are_few() -> None:
         ("revoke", "identityfindings"),
         ("approve", "identityexceptions"),
         ("reject", "identityexceptions"),
+        ("create", "identitydecisions"),
+        ("create", "ownedidentities"),
     }
     assert wanted["approve", IDENTITY_EXCEPTIONS, "payments"] == frozenset({"x"})
 
