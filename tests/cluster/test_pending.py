@@ -64,13 +64,13 @@ def test_everything_that_waits_by_deadline(installed: Cluster, scene: str) -> No
     assert found["complete"]
     assert found["count"] == 9
     assert [(item["sort"], item.get("name") or item["count"]) for item in found["items"]] == [
-        ("Finding", "unowned-b"),
         ("Group", 3),
+        ("Finding", "unowned-b"),
         ("Finding", "unowned-a"),
         ("Finding", "legacytoken-a"),
-        ("Quarantine", "serviceaccount-ci"),
         ("Exception", "first"),
         ("Exception", "second"),
+        ("Quarantine", "serviceaccount-ci"),
     ]
     table = tenure(installed.kubeconfig, "pending", "-n", scene)
     assert table.returncode == 0
@@ -81,44 +81,30 @@ def test_everything_that_waits_by_deadline(installed: Cluster, scene: str) -> No
 READING = ["identityfindings", "identityexceptions", "ownedidentities", "quarantines"]
 
 
-@pytest.mark.parametrize(
-    ("rights", "expected"),
-    [
-        ([], set()),
-        ([(["quarantine"], ["identityfindings"], None)], {"unowned-a", "unowned-b", "legacytoken-a"}),
-        ([(["revoke"], ["identityfindings"], ["unowned-b", "over"])], {"unowned-b"}),
-        ([(["approve"], ["identityexceptions"], ["second"])], {"second"}),
-        ([(["reject"], ["identityexceptions"], None)], {"first", "second"}),
-        ([(["approve-security"], ["identityexceptions"], None)], set()),
-        ([(["release"], ["quarantines"], None)], {"serviceaccount-ci"}),
-        ([(["patch"], ["ownedidentities"], ["app-1"])], {"ownervacant-1"}),
-        (
-            [(["claim"], ["identityowners"], ["payments"]), (["create"], ["ownedidentities"], None)],
-            {"unowned-a", "unowned-b"},
-        ),
-        ([(["claim"], ["identityowners"], ["payments"])], set()),
-        (
-            [(["*"], ["*"], None)],
-            {"unowned-a", "unowned-b", "legacytoken-a", "first", "second", "serviceaccount-ci"}
-            | {f"ownervacant-{n}" for n in range(3)},
-        ),
-    ],
-    ids=[
-        "none",
-        "quarantine",
-        "by-name",
-        "approve-one",
-        "reject",
-        "not-asked",
-        "release",
-        "edit",
-        "claim",
-        "claim-only",
-        "all",
-    ],
-)
+Grants = list[tuple[list[str], list[str], list[str] | None]]
+"""(verbs, resources, names) in the namespace."""
+
+FINDINGS = {"unowned-a", "unowned-b", "legacytoken-a"}
+LOST = {f"ownervacant-{n}" for n in range(3)}
+CLAIMING = (["claim"], ["identityowners"], ["payments"])
+USERS: dict[str, tuple[Grants, set[str]]] = {
+    "nothing": ([], set()),
+    "quarantine": ([(["quarantine"], ["identityfindings"], None)], FINDINGS),
+    "by name": ([(["revoke"], ["identityfindings"], ["unowned-b", "over"])], {"unowned-b"}),
+    "approve one": ([(["approve"], ["identityexceptions"], ["second"])], {"second"}),
+    "reject": ([(["reject"], ["identityexceptions"], None)], {"first", "second"}),
+    "not asked for": ([(["approve-security"], ["identityexceptions"], None)], set()),
+    "release": ([(["release"], ["quarantines"], None)], {"serviceaccount-ci"}),
+    "edit": ([(["patch"], ["ownedidentities"], ["app-1"])], {"ownervacant-1"}),
+    "claim": ([CLAIMING, (["create"], ["ownedidentities"], None)], {"unowned-a", "unowned-b"}),
+    "claim, but write none": ([CLAIMING], set()),
+    "all": ([(["*"], ["*"], None)], FINDINGS | LOST | {"first", "second", "serviceaccount-ci"}),
+}
+
+
+@pytest.mark.parametrize(("rights", "expected"), USERS.values(), ids=USERS.keys())
 def test_mine_is_exactly_what_the_api_server_allows(
-    installed: Cluster, scene: str, rights: list[tuple[list[str], list[str], list[str] | None]], expected: set[str]
+    installed: Cluster, scene: str, rights: Grants, expected: set[str]
 ) -> None:
     user = f"user-{scene[-6:]}"
     grant(installed, scene, user, ["list"], READING)
@@ -145,10 +131,8 @@ def may(cluster: Cluster, user: str, namespace: str, way: Json, item: Json) -> b
 
 
 def test_who_holds_a_verb_in_the_whole_cluster(installed: Cluster, scene: str) -> None:
-    assert {item["name"] for item in flat(pending(installed.kubeconfig, scene, "--mine"))} >= {
-        "unowned-a",
-        "serviceaccount-ci",
-    }
+    mine = flat(pending(installed.kubeconfig, scene, "--mine"))
+    assert {item["name"] for item in mine} >= {"unowned-a", "serviceaccount-ci"}
 
 
 def test_what_i_requested_is_not_mine(installed: Cluster, scene: str) -> None:
