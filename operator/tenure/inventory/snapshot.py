@@ -112,6 +112,7 @@ class Shared:
         self._critical: dict[str, tuple[int, bool]] = {}
         self._groups: dict[str, tuple[int, tuple[tuple[Binding, str], ...]]] = {}
         self._deciders: tuple[int, frozenset[str]] | None = None
+        self._labelled: dict[str, set[str]] | None = None
 
     @classmethod
     def of(cls, store: Store) -> Shared:
@@ -137,6 +138,7 @@ class Shared:
             self._surroundings.pop(changed.namespace, None)  # type: ignore[union-attr]
         elif kind == "Namespace":
             self._surroundings.pop(changed.name, None)
+            self._labelled = None
         elif kind in ("GovernancePolicy", "IdentityOwner"):
             self._surroundings.clear()
             self._owners = None
@@ -147,6 +149,15 @@ class Shared:
         if self._owners is None:
             self._owners = MappingProxyType(dict(self.store.owners))
         return self._owners
+
+    def labelled(self, value: str) -> frozenset[str]:
+        """Names of the namespaces that carry this value under any label."""
+        if self._labelled is None:
+            self._labelled = {}
+            for namespace in self.store.namespaces.values():
+                for _, found in namespace.labels:
+                    self._labelled.setdefault(found, set()).add(namespace.name)
+        return frozenset(self._labelled.get(value, ()))
 
     def surroundings(self, namespace: str, installation: Installation) -> Surroundings:
         found = self._surroundings.get(namespace)

@@ -84,13 +84,11 @@ def _accountable_in(store: Store, owner: str, installation: Installation) -> set
     names = {name for name in {owner, *_backed_by(store, owner)} if answer(name, owners).accountable == owner}
     found = {claim.namespace for name in names for claim in store.claims_of_owner(name)}
     shared = Shared.of(store)
-    for namespace in store.namespaces.values():
-        if not any(value in names for _, value in namespace.labels):
-            continue
-        governance = shared.surroundings(namespace.name, installation).governance
+    for name in {name for value in names for name in shared.labelled(value)}:
+        governance = shared.surroundings(name, installation).governance
         keys = {LABEL_OWNER, *terms_of(governance).ownership.namespace_labels}
-        if any(key in keys and value in names for key, value in namespace.labels):
-            found.add(namespace.name)
+        if any(key in keys and value in names for key, value in store.namespaces[name].labels):
+            found.add(name)
     return {name for name in found if not is_platform(name, installation)}
 
 

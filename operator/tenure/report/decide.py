@@ -223,6 +223,7 @@ async def _outcome(kube: Kube, name: str, namespace: str, patience: float) -> Id
     end = loop.time() + patience
     pause, longest = _PAUSE
     while True:
+        found = None
         try:
             found = PROJECTIONS["IdentityDecision"](await kube.get(IDENTITY_DECISIONS, name, namespace))
         except Forbidden as error:
@@ -232,6 +233,8 @@ async def _outcome(kube: Kube, name: str, namespace: str, patience: float) -> Id
             ) from error
         except NotFound as error:
             raise _Refused(f"identitydecision/{name} is gone again: somebody deleted it.") from error
+        except (TooManyRequests, Unavailable):
+            pass  # the decision stands; there is time to ask again
         status: IdentityDecisionStatus | None = getattr(found, "status", None)
         if status is not None and status.outcome is not DecisionOutcome.UNDECIDED:
             return status

@@ -106,6 +106,14 @@ def test_a_label_on_a_namespace_makes_an_owner_accountable_there(world: World) -
     assert "Accountable in ledger, where" in found.message
 
 
+def test_a_namespace_that_loses_the_label_is_no_longer_the_owners(world: World) -> None:
+    world.owner("ledgers")
+    world.namespace("ledger", {"tenure.dev/owner": "ledgers"})
+    assert nobody(world, "ledgers") is not None
+    world.namespace("ledger")
+    assert nobody(world, "ledgers") is None
+
+
 def test_platform_namespaces_are_left_out(world: World) -> None:
     world.owner("ledgers")
     world.namespace("kube-system", {"tenure.dev/owner": "ledgers"})
