@@ -27,8 +27,9 @@ CLUSTER_ARGS := $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(CONTEXT),--context=
 WORKERS ?= $(if $(CLUSTER),0,2)
 PARALLEL := -n $(WORKERS) --dist loadfile
 
-# Unset leaves the opt-in right to change bindings as it is; 1 gives it, 0 takes it away.
-INSTALL_ENV := KUBECTL="$(KUBECTL)" $(if $(ENTITLEMENTS),ENTITLEMENTS=$(ENTITLEMENTS))
+# Unset leaves the opt-in right to change bindings as it is; 1 gives it, 0 takes it away. DECIDERS likewise, empty for nobody.
+INSTALL_ENV := KUBECTL="$(KUBECTL)" $(if $(ENTITLEMENTS),ENTITLEMENTS=$(ENTITLEMENTS)) \
+  $(if $(filter undefined,$(origin DECIDERS)),,DECIDERS="$(DECIDERS)")
 
 .PHONY: help
 help: ## list these targets

@@ -3,6 +3,8 @@
 # May be run again at any time.
 #   KUBECTL       the kubectl to use, with its options if any (default: kubectl)
 #   ENTITLEMENTS  1: also give the operator the right to change bindings; 0: take it away; unset: leave it as it is
+#   DECIDERS      ServiceAccounts that may decide, such as system:serviceaccount:ci:approver, with commas between them;
+#                 empty: none; unset: leave it as it is (none, at first)
 #   TIMEOUT       seconds to wait until everything is effective (default: 120)
 set -euo pipefail
 
@@ -28,6 +30,18 @@ replace() {
 apply() { "${kubectl[@]}" apply --server-side --force-conflicts --field-manager=tenure-install -f "$@" >/dev/null; }
 
 "${kubectl[@]}" version >/dev/null 2>&1 || die "no API server answers: $("${kubectl[@]}" version 2>&1 | tail -n 1)"
+
+# Whom the guard on decisions lists is its annotation, and the same once more where its expressions can read it.
+listed() {
+  "${kubectl[@]}" get validatingadmissionpolicy tenure-own-decisions --ignore-not-found \
+    -o 'jsonpath={.metadata.annotations.tenure\.dev/deciders}'
+}
+deciders=${DECIDERS-$(listed)}
+account='system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+'
+[[ -z $deciders || $deciders =~ ^$account(,$account)*$ ]] ||
+  die "DECIDERS: '$deciders' is no list of ServiceAccounts such as system:serviceaccount:ci:approver,system:serviceaccount:ci:other"
+[[ ,$deciders, != *,system:serviceaccount:tenure-system:tenure,* ]] ||
+  die "DECIDERS: the operator of Tenure carries decisions out and makes none; leave it out"
 
 # A CRD that is still being deleted (with its objects) would take the new one with it.
 for file in "$crds"/*.yaml; do
@@ -64,9 +78,42 @@ await_refusal() {
   done
 }
 
-say "admission policies"
 apply "$here/00-namespace.yaml"
-replace "$here"/[1-5]*.yaml
+
+# Stamps come first: before them nobody could write an exception without naming himself. They are in force once a dry run comes
+# back with its author in it.
+stamped=false
+served=$("${kubectl[@]}" get --raw /apis/admissionregistration.k8s.io/v1)
+if [[ $served == *'"mutatingadmissionpolicies"'* ]]; then
+  stamped=true
+  say "stamps: this API server writes by, grantedBy and requestedBy itself"
+  replace "$here/stamps.yaml"
+  probe='{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityException","metadata":{"name":"install-probe","namespace":"tenure-system"},
+"spec":{"target":{"kind":"Secret","name":"install-probe"},"rules":["LegacyToken"],"class":"Migration","owner":"install-probe",
+"justification":"install-probe","expiresAt":"2999-01-01T00:00:00Z","requestedBy":"install-probe"}}'
+  seen=0 deadline=$((SECONDS + timeout))
+  while ((seen < 3)); do
+    if answer=$("${kubectl[@]}" create --dry-run=server -o 'jsonpath={.spec.requestedBy}' -f - <<<"$probe" 2>&1) &&
+      [[ $answer != install-probe ]]; then
+      seen=$((seen + 1))
+    else
+      seen=0
+      ((SECONDS < deadline)) || die "the stamps are not in force after $timeout s; the API server says: $answer"
+      sleep 0.2
+    fi
+  done
+else
+  say "no stamps: this API server has none (Kubernetes 1.36 has); people write by and requestedBy, and both are checked"
+fi
+
+say "admission policies"
+rendered=$(mktemp -d)
+trap 'rm -rf "$rendered"' EXIT
+for file in "$here"/[1-5]*.yaml; do
+  sed -e "s|tenure.dev/deciders: \"\"|tenure.dev/deciders: \"$deciders\"|" -e "s|\"''.split|\"'$deciders'.split|" \
+    -e "/name: stamped/{n;s|false|$stamped|;}" "$file" >"$rendered/$(basename "$file")"
+done
+replace "$rendered"/*.yaml
 await_refusal tenure-own-kinds '{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding",
 "metadata":{"name":"install-probe","namespace":"tenure-system"},
 "spec":{"rule":"Unowned","subject":{"kind":"ServiceAccount","name":"install-probe"}}}'

@@ -24,6 +24,11 @@ quarantines_served() { "${kubectl[@]}" get crd quarantines.tenure.dev --ignore-n
 say "admission policies"
 remove validatingadmissionpolicybindings -l app.kubernetes.io/part-of=tenure
 remove validatingadmissionpolicies -l app.kubernetes.io/part-of=tenure
+served=$("${kubectl[@]}" get --raw /apis/admissionregistration.k8s.io/v1)
+if [[ $served == *'"mutatingadmissionpolicies"'* ]]; then  # from Kubernetes 1.36 on
+  remove mutatingadmissionpolicybindings -l app.kubernetes.io/part-of=tenure
+  remove mutatingadmissionpolicies -l app.kubernetes.io/part-of=tenure
+fi
 say "the operator's rights"
 remove clusterrolebinding/tenure clusterrolebinding/tenure-entitlements
 
@@ -89,7 +94,7 @@ if [[ -n $names ]]; then
 fi
 
 say "rights and namespace"
-remove clusterrole/tenure clusterrole/tenure-entitlements
+remove clusterroles -l app.kubernetes.io/part-of=tenure
 remove namespace/tenure-system
 "${kubectl[@]}" wait --for=delete namespace/tenure-system --timeout="${timeout}s" >/dev/null 2>&1 ||
   [[ -z $("${kubectl[@]}" get namespace tenure-system --ignore-not-found -o name) ]] ||

@@ -78,6 +78,36 @@ def installed(cluster: Cluster) -> Iterator[Cluster]:
         cluster.uninstall()
 
 
+@pytest.fixture(scope="session")
+def oldest() -> Iterator[Cluster]:
+    """Tenure on a control plane of the oldest Kubernetes that it supports, beside the session's."""
+    with Cluster.local(version="1.33", audit=False) as made:
+        made.install()
+        yield made
+
+
+@pytest.fixture(params=["1.33", "1.36"])
+def api(request: pytest.FixtureRequest) -> Cluster:
+    """Tenure on the oldest and on the newest Kubernetes, for tests marked `local`; the newest stamps."""
+    found: Cluster = request.getfixturevalue("oldest" if request.param == "1.33" else "installed")
+    return found
+
+
+@pytest.fixture
+def room(api: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace there, of this test alone."""
+    name = api.namespace(request.node.name.removeprefix("test_"))
+    yield name
+    api.delete_namespace(name)
+
+
+@pytest.fixture
+def person(api: Cluster) -> Iterator[Callable[..., Cluster]]:
+    """`person("bob", ["security"])`: the same cluster as that user, who has a certificate of their own."""
+    with ExitStack() as stack:
+        yield lambda name, groups=(): stack.enter_context(Cluster(api.user(name, groups)))
+
+
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of this test alone, named after it."""

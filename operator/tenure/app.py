@@ -77,6 +77,7 @@ class View:
         self._store = store
         self.informers: Informers | None = None
         self.ledger: Ledger | None = None
+        self.engine: Engine | None = None
         self.enforcer: Enforcer | None = None
         self.now: Callable[[], datetime] | None = None
 
@@ -91,6 +92,9 @@ class View:
 
     def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]] | None:
         return self.ledger.counters if self.ledger else None
+
+    def reviews(self) -> Mapping[str, int]:
+        return self.engine.reviews() if self.engine else {}
 
     def queue(self) -> Mapping[str, int]:
         return self.enforcer.queue() if self.enforcer else {}
@@ -204,6 +208,7 @@ class Operator:
             fresh=self._view.stale,
         )
         engine.enforcement = enforcer
+        self._view.engine = engine
         self._view.enforcer = enforcer
         self._state = "recording the first complete inventory"
         await self._patiently("record the first complete inventory", engine.start)

@@ -11,6 +11,7 @@ from tenure.kube.resources import (
     CONFIG_MAPS,
     EVENTS,
     GOVERNANCE_POLICIES,
+    IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_FINDINGS,
     IDENTITY_OWNERS,
@@ -50,7 +51,13 @@ def needed() -> tuple[Right, ...]:
     ]
     rights += [
         Right("patch", resource, "answering in the status", subresource="status")
-        for resource in (IDENTITY_OWNERS, OWNED_IDENTITIES, IDENTITY_EXCEPTIONS, GOVERNANCE_POLICIES)
+        for resource in (
+            IDENTITY_OWNERS,
+            OWNED_IDENTITIES,
+            IDENTITY_EXCEPTIONS,
+            IDENTITY_DECISIONS,
+            GOVERNANCE_POLICIES,
+        )
     ]
     rights += [
         Right(verb, resource, "findings and quarantines")
@@ -58,9 +65,11 @@ def needed() -> tuple[Right, ...]:
         for verb in ("create", "patch", "delete")
     ]
     rights += [
+        Right("delete", IDENTITY_DECISIONS, "the ledger's end, after retention.decisions"),
         Right("patch", QUARANTINES, "quarantines", subresource="status"),
         Right("patch", SECRETS, "switching a token off and on"),
         Right("delete", SECRETS, "revocation"),
+        Right("delete", IDENTITY_DECISIONS, "the end of the ledger's retention"),
         Right("create", EVENTS, "telling people through Events"),
         Right("create", CONFIG_MAPS, "the installation's memory", home=True),
         Right("get", CONFIG_MAPS, "the installation's memory", name=STATE_CONFIG_MAP, home=True),

@@ -218,6 +218,7 @@ RIGHTS: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "patch delete": [("", "secrets"), ("tenure.dev", "identityfindings"), ("tenure.dev", "quarantines")],
+    "delete": [("tenure.dev", "identitydecisions")],
     "create": [("", "events"), ("events.k8s.io", "events"), ("tenure.dev", "quarantineguards")],
 }
 NO_RIGHTS = [
@@ -233,6 +234,7 @@ NO_RIGHTS = [
     ("patch", "", "namespaces"),
     ("get", "", "configmaps"),
     ("create", "tenure.dev", "identitydecisions"),
+    ("patch", "tenure.dev", "identitydecisions"),
     ("release", "tenure.dev", "quarantines"),
     ("claim", "tenure.dev", "identityowners"),
     ("patch", "admissionregistration.k8s.io", "validatingadmissionpolicies"),

@@ -108,7 +108,7 @@ def test_every_status_is_the_operators(installed: Cluster, rights: str, resource
         assert stored is not None
         assert stored["status"] == {"observedGeneration": -1}
     finally:
-        installed.delete(resource, name, where)
+        installed.delete(resource, name, where, **({"user": OPERATOR} if resource == "identitydecisions" else {}))
 
 
 def test_quarantines_are_created_by_the_operator_alone(installed: Cluster, releaser: str) -> None:

@@ -34,6 +34,7 @@ from tests.support.scenario import (
     quarantine_of,
     service_account,
     token_secret,
+    verdict,
 )
 from tests.support.snapshot import difference, instants, snapshot, state
 from tests.support.sweep import name_of
@@ -159,6 +160,46 @@ def release_it(ground: Ground, namespace: str) -> None:
     ground.cluster.delete("quarantines", found["metadata"]["name"], namespace, user="rita")
 
 
+def judge(kind: str, rule: str = "Unowned", name: str = "ci") -> Callable[[Ground, str], object]:
+    """judy gives a verdict on the finding."""
+
+    def given(ground: Ground, namespace: str) -> None:
+        found = finding_of(ground.cluster, namespace, rule, name)
+        assert found is not None
+        ground.cluster.create(verdict(found, kind, by="judy"), user="judy")
+
+    return given
+
+
+def judge_release(ground: Ground, namespace: str) -> None:
+    found = quarantine_of(ground.cluster, namespace, "ci")
+    assert found is not None
+    ground.cluster.create(verdict(found, "Release", by="judy"), user="judy")
+
+
+def opened(ground: Ground, namespace: str) -> bool:
+    """Whether the identity and its tokens have their findings."""
+    return all(
+        finding_of(ground.cluster, namespace, *about) is not None
+        for about in (("Unowned", "ci"), ("LegacyToken", "ci-a"), ("LegacyToken", "ci-b"))
+    )
+
+
+def said(name: str, effect: str) -> Callable[[Ground, str], bool]:
+    """Whether the decision says that it counted, and what it led to."""
+
+    def told(ground: Ground, namespace: str) -> bool:
+        found = ground.cluster.get("identitydecisions", name, namespace)
+        status = (found or {}).get("status", {})
+        return bool(status.get("outcome") == "Counted" and str(status.get("effect", "")).startswith(effect))
+
+    return told
+
+
+def both(*conditions: Callable[[Ground, str], bool]) -> Callable[[Ground, str], bool]:
+    return lambda ground, namespace: all(condition(ground, namespace) for condition in conditions)
+
+
 def claimed_and_excepted(ground: Ground, namespace: str) -> None:
     """A ServiceAccount with a claim, and a waiver in force that would be needed without it."""
     account(ground, namespace)
@@ -197,6 +238,7 @@ ACCOUNT = "quarantine of serviceaccount-ci"
 SECRET = "quarantine of secret-ci-a"
 BOTH = "Guard verified, DisableTokens verified"
 QUARANTINED = "missed, by Policy, Quarantine verified"
+JUDGED = "met, by Verdict, Quarantine verified"
 
 PATHS = (
     Path(
@@ -443,6 +485,84 @@ PATHS = (
             }
         ),
     ),
+    Path(
+        "verdict",  # Quarantine: decided and counted by one write, long before the deadline
+        prepare=account_with_tokens,
+        ready=opened,
+        trigger=judge("Quarantine"),
+        done=both(quarantined(), said("quarantine", "Quarantine/")),
+        counted=1,
+        writes=frozenset(
+            {
+                "memory: turned, 1 counted, 0 acts",
+                f"{UNOWNED}: Open, met, by Verdict",
+                "decision quarantine: Counted, not begun",
+                "memory: turned, 1 counted, 1 acts",
+                f"{ACCOUNT}: intent",
+                "guard of namespace: 1 accounts",
+                "guard of bindings: named",
+                f"{ACCOUNT}: Guard verified",
+                f"{ACCOUNT}: Guard verified, 2 remembered",
+                "guard of namespace: 1 accounts, 2 secrets",
+                "secret ci-a: off",
+                "secret ci-b: off",
+                f"{ACCOUNT}: {BOTH}, 2 remembered",
+                f"{UNOWNED}: Quarantined, {JUDGED}",
+                "decision quarantine: Counted",
+            }
+        ),
+        sometimes=frozenset({f"{UNOWNED}: Open, met, by Verdict, Quarantine started"}),
+    ),
+    Path(
+        "verdict-revoke",  # of what the policy quarantined
+        prepare=account_with_token,
+        ready=quarantined("ci-a"),
+        trigger=judge("Revoke", "LegacyToken", "ci-a"),
+        done=both(on_record, said("revoke", "Quarantine/")),
+        counted=0,
+        writes=frozenset(
+            {
+                "decision revoke: Counted",
+                f"{SECRET}: intent",  # revokeAt
+                "memory: turned, 1 counted, 2 acts",
+                f"{SECRET}: {BOTH}, 1 remembered, 0 of 1 revoked",
+                "guard of namespace: 1 revoked",
+                "secret ci-a: deleted",
+                f"{SECRET}: {BOTH}, 1 remembered, 1 of 1 revoked",
+                f"{SECRET}: finalizer off",
+                f"{LEGACY}: Resolved, {QUARANTINED}, Revoke verified",
+            }
+        ),
+        sometimes=frozenset(
+            {
+                f"{LEGACY}: Quarantined, {QUARANTINED}",
+                f"{LEGACY}: Quarantined, {QUARANTINED}, Revoke started",
+                f"{LEGACY}: Resolved, {QUARANTINED}, Revoke started",
+            }
+        ),
+    ),
+    Path(
+        "verdict-release",
+        prepare=account_with_tokens,
+        ready=quarantined(),
+        hold=True,
+        trigger=judge_release,
+        done=both(ended, said("release", "Quarantine/")),
+        check=reopened_in_time,
+        writes=frozenset(
+            {
+                f"{ACCOUNT}: {BOTH}, 2 remembered, releasing",
+                "decision release: Counted",
+                f"{ACCOUNT}: deleted",
+                f"{UNOWNED}: Open, released",
+                "secret ci-a: on",
+                "secret ci-b: on",
+                "guard of namespace: deleted",
+                "guard of bindings: not named",
+                f"{ACCOUNT}: finalizer off",
+            }
+        ),
+    ),
 )
 
 
@@ -475,6 +595,10 @@ def policies() -> list[Json]:
         plain("claim-after-revocation", deadline("Unowned", revoke_after="1s"), tokens),
         plain("person", unowned, tokens),
         held("person", deadline("Unowned", within="1h"), tokens),
+        plain("verdict", accounts, tokens),
+        plain("verdict-revoke", legacy, accounts),
+        plain("verdict-release", unowned, tokens),
+        held("verdict-release", deadline("Unowned", within="1h"), tokens),
     ]
 
 

@@ -251,6 +251,10 @@ def test_a_suspension_that_the_watch_has_not_brought_yet_stops_the_act(here: Gro
     namespace = place(here, "own", "lag")
     own = policy("own", deadline("Unowned", within="4s"), labels={"policy": "own"})
     here.cluster.create(own)
+    # Until its watch has brought the policy (a watch that was cut comes back after a pause), other terms hold.
+    eventually(
+        lambda: (here.cluster.get("governancepolicies", "own") or {}).get("status", {}).get("namespaces") == 1, LONG
+    )
     identity(here.cluster, namespace, "ci")
     due = instant(opened(here, namespace)["due"])
     here.proxy.hold("watch governancepolicies")

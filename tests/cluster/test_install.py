@@ -35,6 +35,8 @@ CLUSTER_WIDE = (
     "customresourcedefinitions",
     "validatingadmissionpolicies",
     "validatingadmissionpolicybindings",
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
     "mutatingwebhookconfigurations",
     "validatingwebhookconfigurations",
     "clusterroles",
@@ -175,16 +177,42 @@ def test_installing_again_changes_nothing(installed: Cluster) -> None:
     def versions() -> dict[str, tuple[str, int]]:
         return {
             f"{resource}/{item['metadata']['name']}": (item["metadata"]["uid"], item["metadata"].get("generation", 0))
-            for resource in ("customresourcedefinitions", "validatingadmissionpolicies", "clusterroles")
+            for resource in (
+                "customresourcedefinitions",
+                "validatingadmissionpolicies",
+                "mutatingadmissionpolicies",
+                "clusterroles",
+            )
             for item in installed.list(resource)
         }
 
     before = versions()
     done = script(installed, "install.sh")
     assert done.returncode == 0, done.stderr
+    assert "tenure: stamps: this API server writes by, grantedBy and requestedBy itself" in done.stdout
     assert done.stdout.splitlines()[-1] == "tenure: installed"
     assert done.stderr == ""
     assert versions() == before
+
+
+@pytest.mark.local
+@pytest.mark.slow
+def test_before_stamps_it_says_so_and_goes_without_a_trace(fresh_cluster: Callable[..., Any]) -> None:
+    cluster: Cluster = fresh_cluster(version="1.33", audit=False)
+    older = tuple(resource for resource in CLUSTER_WIDE if not resource.startswith("mutatingadmission"))
+
+    def there() -> dict[str, set[str]]:
+        return {resource: {item["metadata"]["name"] for item in cluster.list(resource)} for resource in older}
+
+    before = there()
+    done = script(cluster, "install.sh")
+    assert done.returncode == 0, done.stderr
+    assert "tenure: no stamps: this API server has none" in done.stdout
+    with pytest.raises(ApiError, match=r"spec\.requestedBy is missing"):
+        cluster.create(exception("default"))
+    done = script(cluster, "uninstall.sh")
+    assert done.returncode == 0, done.stderr
+    assert there() == before
 
 
 def test_a_changed_policy_is_put_back_whole(installed: Cluster) -> None:

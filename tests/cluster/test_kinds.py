@@ -291,7 +291,8 @@ def test_decisions_are_immutable(installed: Cluster, namespace: str) -> None:
     for change in ({"verdict": "Reject"}, {"reason": "another"}, {"by": "somebody"}, {"verb": "approve-security"}):
         with pytest.raises(ApiError, match="a decision is immutable"):
             installed.patch("identitydecisions", "decision", {"spec": change}, namespace)
-    installed.patch("identitydecisions", "decision", {"metadata": {"labels": {"a": "b"}}}, namespace)
+    with pytest.raises(ApiError, match="a decision is never changed, its labels and annotations included"):
+        installed.patch("identitydecisions", "decision", {"metadata": {"labels": {"a": "b"}}}, namespace)
 
 
 AUTHORED: dict[str, Callable[[str], Json]] = {
@@ -310,7 +311,8 @@ def test_a_new_object_was_not_observed_yet(installed: Cluster, namespace: str, r
     try:
         assert installed.create(manifest)["status"] == {"observedGeneration": -1}
     finally:
-        installed.delete(resource, manifest["metadata"]["name"], manifest["metadata"].get("namespace"))
+        by = {"user": OPERATOR} if resource == "identitydecisions" else {}
+        installed.delete(resource, manifest["metadata"]["name"], manifest["metadata"].get("namespace"), **by)
 
 
 def test_documented_defaults_are_written_into_the_object(installed: Cluster, namespace: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from tests.cluster.tenure_objects import claim, exception, owner
+from tests.cluster.tenure_objects import claim, decision, exception, grant, owner
 from tests.support import scenario
 from tests.support.cluster import REPOSITORY, Cluster, eventually
 from tests.support.operator import Metrics, Operator
@@ -33,6 +33,7 @@ RULES = (
     "CredentialTooOld",
     "LegacyToken",
     "ExceptionLapsed",
+    "ReviewOverdue",
 )
 CLASSES = ("Workload", "Agent", "Pipeline", "Integration", "VendorManaged", "BreakGlass", "Migration", "Platform")
 EXCEPTIONS = ("BreakGlass", "VendorManaged", "Migration", "AcceptedRisk")
@@ -42,6 +43,8 @@ BOUNDED: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
     "tenure_findings": (("rule", "risk", "class", "phase"), list(product(RULES, RISKS, CLASSES, PHASES))),
     "tenure_decisions_due_total": (("risk", "outcome"), list(product(RISKS, ("met", "missed")))),
     "tenure_exception_renewals_total": (("class",), [(name,) for name in EXCEPTIONS]),
+    "tenure_escalations_total": (("step",), [(str(step),) for step in range(1, 9)]),
+    "tenure_reviews": (("state",), [("Scheduled",), ("Due",), ("Overdue",)]),
     "tenure_exceptions": (
         ("class", "phase"),
         list(product(EXCEPTIONS, ("Pending", "Active", "Rejected", "Expired", "Withdrawn"))),
@@ -52,7 +55,10 @@ BOUNDED: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
     ),
     "tenure_actions_blocked_total": (
         ("cause",),
-        [(cause,) for cause in ("BlastRadius", "Suspended", "PolicyConflict", "MissingRight", "InventoryStale")],
+        [
+            (cause,)
+            for cause in ("Audit", "BlastRadius", "Suspended", "PolicyConflict", "MissingRight", "InventoryStale")
+        ],
     ),
     "tenure_enforcement_reverted_total": (("manager",), [(name,) for name in ("Flux", "ArgoCD", "Helm", "Other")]),
     "tenure_decision_latency_seconds_count": (
@@ -116,7 +122,10 @@ def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         place = cluster.namespace("metrics")
         cluster.patch("namespaces", place, {"metadata": {"labels": {"test": place}}})
         made = Scene(cluster, operator, place, before)
-        cluster.apply(owner("metrics-owner"))
+        steps = [{"after": "10%", "to": "metrics-stand-by"}, {"after": "50%", "to": "metrics-security"}]
+        cluster.apply(owner("metrics-owner", escalation=steps))
+        cluster.apply(owner("metrics-stand-by"))
+        cluster.apply(owner("metrics-security"))
         cluster.create(
             policy(
                 place,
@@ -139,11 +148,34 @@ def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         made.await_phase("Unowned", "gone", "Resolved")
         made.await_phase("Unowned", "taken", "Quarantined")
         made.await_phase("LegacyToken", "waived-token", "Excepted")
+        # Owned, and still undecided: its time of 3 s passes both rungs.
+        cluster.create(scenario.token_secret(place, "owned-token", "claimed"))
+        made.await_phase("LegacyToken", "owned-token", "Open")
+        later = (datetime.now(UTC) + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        cluster.apply(exception(place, owner="metrics-owner", expiresAt=later, target=target))  # renewed
+        scenario.identity(cluster, place, "judged")
+        decide(cluster, made.await_phase("Unowned", "judged", "Open"), "Quarantine")
+        made.await_phase("Unowned", "judged", "Quarantined")
         made.await_phase("LegacyToken", "taken-token", "Open")
         eventually(lambda: scenario.switched_off(cluster, place, "taken-token"))
         yield made
         cluster.delete("governancepolicies", place)
         cluster.delete_namespace(place)
+
+
+def decide(cluster: Cluster, found: Json, verdict: str) -> None:
+    """A verdict by somebody who may."""
+    place = found["metadata"]["namespace"]
+    grant(cluster, place, "metrics-judge", ["create"], ["identitydecisions"])
+    grant(cluster, place, "metrics-judge", [verdict.lower()], ["identityfindings"])
+    target = {
+        "kind": "IdentityFinding",
+        "name": found["metadata"]["name"],
+        "uid": found["metadata"]["uid"],
+        "revision": found["spec"]["revision"],
+    }
+    made = decision(place, f"{verdict.lower()}-1", target=target, verdict=verdict, by="metrics-judge")
+    cluster.create(made, user="metrics-judge")
 
 
 def documented() -> dict[str, bool]:
@@ -229,7 +261,7 @@ def test_what_starts_with_the_process_starts_at_zero(scene: Scene) -> None:
 
 
 def test_every_phase_is_counted(scene: Scene) -> None:
-    metrics = scene.operator.metrics()
+    """What earlier tests left in this cluster may still be ending, so scrape and list are compared until they agree."""
     for rule, risk, phase in (
         ("Unowned", "Low", "Quarantined"),
         ("Unowned", "Low", "Resolved"),
@@ -237,39 +269,64 @@ def test_every_phase_is_counted(scene: Scene) -> None:
         ("LegacyToken", "Medium", "Open"),
     ):
         labels = {"rule": rule, "risk": risk, "class": "Workload", "phase": phase}
-        assert metrics.value("tenure_findings", **labels) > scene.before.value("tenure_findings", **labels), labels
-    stored = scene.cluster.list("identityfindings")
+
+        def counted(labels: dict[str, str] = labels) -> bool:
+            found = scene.cluster.list("identityfindings")
+            there = sum(matches(one, labels) for one in found)
+            assert there > 0, labels
+            return scene.operator.metrics().value("tenure_findings", **labels) == there
+
+        eventually(counted, what=str(labels))
     for phase in PHASES:
-        there = sum(found["status"]["phase"] == phase for found in stored)
-        assert metrics.value("tenure_findings", phase=phase) == there, phase
+
+        def all_of(phase: str = phase) -> bool:
+            there = sum(found["status"]["phase"] == phase for found in scene.cluster.list("identityfindings"))
+            return scene.operator.metrics().value("tenure_findings", phase=phase) == there
+
+        eventually(all_of, what=phase)
+
+
+def matches(found: Json, labels: dict[str, str]) -> bool:
+    status = found["status"]
+    given = (found["spec"]["rule"], status["risk"]["level"], status["class"], status["phase"])
+    return given == (labels["rule"], labels["risk"], labels["class"], labels["phase"])
 
 
 def test_counters_and_latencies_tell_what_happened(scene: Scene) -> None:
     """Told once the write they are about was answered: what the cluster shows, a scrape may show a moment later."""
     done = {"action": "Quarantine", "kind": "ServiceAccount", "outcome": "verified"}
     migration = {"class": "Migration"}
-    least: tuple[tuple[str, dict[str, str], int], ...] = (
+    rises: tuple[tuple[str, dict[str, str], int], ...] = (
         ("tenure_decision_latency_seconds_count", {"risk": "Low", "source": "Policy"}, 1),
         ("tenure_decision_latency_seconds_count", {"risk": "Low", "source": "SubjectGone"}, 1),
+        ("tenure_decision_latency_seconds_count", {"risk": "Low", "source": "Verdict", "class": "Standard"}, 1),
         ("tenure_decision_latency_seconds_count", {"risk": "Medium", "source": "Exception", **migration}, 1),
         ("tenure_detection_latency_seconds_count", {}, 4),
         ("tenure_enforcement_latency_seconds_count", {}, 1),
         ("tenure_decisions_due_total", {"outcome": "missed"}, 1),
         ("tenure_decisions_due_total", {"outcome": "met"}, 1),
         ("tenure_enforcement_actions_total", done, 1),
+        ("tenure_escalations_total", {"step": "1"}, 1),
+        ("tenure_escalations_total", {"step": "2"}, 1),
+        ("tenure_exception_renewals_total", migration, 1),
+    )
+    # Gauges tell what is, and what earlier tests left in this cluster may be on its way out: no rise can be asked for.
+    there: tuple[tuple[str, dict[str, str], int], ...] = (
         ("tenure_quarantines", {"stage": "Guard"}, 1),
         ("tenure_quarantines", {"stage": "DisableTokens"}, 1),
         ("tenure_credentials", {"type": "ServiceAccountToken", "state": "Invalidated"}, 1),
         ("tenure_identities", {"ownership": "declared"}, 1),
         ("tenure_exceptions", {**migration, "phase": "Active"}, 1),
     )
-    for name, labels, more in least:
-        before = scene.before.value(name, **labels)
+    for name, labels, least in (
+        *((name, labels, scene.before.value(name, **labels) + more) for name, labels, more in rises),
+        *there,
+    ):
 
-        def risen(name: str = name, labels: dict[str, str] = labels, wanted: float = before + more) -> bool:
-            return scene.operator.metrics().value(name, **labels) >= wanted
+        def reached(name: str = name, labels: dict[str, str] = labels, least: float = least) -> bool:
+            return scene.operator.metrics().value(name, **labels) >= least
 
-        eventually(risen, what=f"{name}{labels} rises by {more}")
+        eventually(reached, what=f"{name}{labels} at {least}")
     after = scene.operator.metrics()
     assert after.value("tenure_inventory_sources", state="Fresh") == 1
     assert after.value("tenure_oldest_undecided_timestamp_seconds") <= datetime.now(UTC).timestamp()
@@ -279,7 +336,8 @@ def test_counters_and_latencies_tell_what_happened(scene: Scene) -> None:
 def test_no_counter_or_histogram_names_an_object(scene: Scene) -> None:
     text = scene.operator.metrics_text()
     kinds = families(text)
-    names = {scene.place, "taken", "claimed", "gone", "taken-token", "waived-token", "metrics-owner"}
+    names = {scene.place, "taken", "claimed", "gone", "judged", "taken-token", "waived-token", "owned-token"}
+    names |= {"metrics-owner", "metrics-stand-by", "metrics-security", "metrics-judge"}
     names |= {found["metadata"]["name"] for found in scene.cluster.list("identityfindings", scene.place)}
     seen = set()
     for (sample, labels), _ in scene.operator.metrics().items():
@@ -327,7 +385,9 @@ def test_durable_counters_stand_in_the_first_scrape_after_a_restart(scene: Scene
 
     eventually(settled, what="every opening came due, so that nothing is counted while we look")
     before = operator.metrics().samples("tenure_decisions_due_total")
+    renewed = operator.metrics().samples("tenure_exception_renewals_total")
     assert sum(before.values()) > 0
+    assert sum(renewed.values()) > 0
     operator.kill()
     operator.start()
 
@@ -338,6 +398,7 @@ def test_durable_counters_stand_in_the_first_scrape_after_a_restart(scene: Scene
     assert eventually(first, what="the first scrape with durable counters") == before
     operator.wait_ready()
     assert operator.metrics().samples("tenure_decisions_due_total") == before
+    assert operator.metrics().samples("tenure_exception_renewals_total") == renewed
     assert operator.metrics().value("tenure_detection_latency_seconds_count") == 0, "the others start with the process"
 
 

@@ -310,6 +310,12 @@ class Cluster:
         answer = self.rest.expect("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
         return bool(answer["status"]["allowed"])
 
+    def username(self) -> str:
+        """Who asks here, as the API server sees it."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = self.rest.expect("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+        return str(answer["status"]["userInfo"]["username"])
+
     def token_works(self, token: str) -> bool:
         """Whether the API server authenticates this token now (it caches a success for up to 10 s)."""
         status, _ = self.rest.request(

@@ -13,14 +13,14 @@ from tests.support.cluster import Cluster
 from tests.support.forked import ForkedOperator, ForkServer
 from tests.support.proxy import FaultProxy, Request, durable
 from tests.support.rest import Json
-from tests.support.scenario import HOME, OPERATOR, claimant, owner, releaser
+from tests.support.scenario import HOME, OPERATOR, claimant, decider, owner, releaser
 
 QUIET = 0.6  # seconds without a write after which a path counts as settled
 
 
 @dataclass
 class Ground:
-    """carla may claim for the owner `team`, rita may release; nobody else is special."""
+    """carla may claim for the owner `team`, rita may release, judy may give every verdict; nobody else is special."""
 
     cluster: Cluster
     proxy: FaultProxy
@@ -64,6 +64,7 @@ def ground(directory: Path, *, arguments: tuple[str, ...] = (), **options: Any) 
         cluster.create(owner("team"))
         claimant(cluster, "carla", "team")
         releaser(cluster, "rita")
+        decider(cluster, "judy")
         kubeconfig = cluster.token_kubeconfig(HOME, "tenure", server=proxy.url)
         with ForkedOperator(kubeconfig, server=server, directory=directory, arguments=arguments) as operator:
             yield Ground(cluster, proxy, operator)

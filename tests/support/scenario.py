@@ -164,6 +164,32 @@ def releaser(cluster: Cluster, user: str) -> None:
     )
 
 
+def decider(cluster: Cluster, user: str) -> None:
+    """Lets a user write decisions, and give every verdict on findings and Quarantines."""
+    allow(
+        cluster,
+        user,
+        f"test-decide-{user}",
+        rule("tenure.dev", ["identitydecisions"], ["create", "get", "list"]),
+        rule("tenure.dev", ["identityfindings"], ["quarantine", "revoke"]),
+        rule("tenure.dev", ["quarantines"], ["release"]),
+    )
+
+
+def verdict(target: Json, verdict: str, *, by: str, called: str | None = None, **about: Any) -> Json:
+    """A decision about a finding or Quarantine as it stands; `about` changes what it names."""
+    metadata = target["metadata"]
+    names: Json = {"kind": target["kind"], "name": metadata["name"], "uid": metadata["uid"]}
+    if target["kind"] == "IdentityFinding":
+        names["revision"] = target["spec"]["revision"]
+    return {
+        "apiVersion": API,
+        "kind": "IdentityDecision",
+        "metadata": {"name": called or verdict.lower(), "namespace": metadata["namespace"]},
+        "spec": {"target": {**names, **about}, "verdict": verdict, "reason": "tests", "by": by},
+    }
+
+
 def finding_of(cluster: Cluster, namespace: str, rule: str, name: str) -> Json | None:
     """The finding of a rule on the subject of that name."""
     for found in cluster.list("identityfindings", namespace):

@@ -33,6 +33,10 @@ def name_of(write: Request, namespace: str) -> str:
             return f"secret {write.name}: deleted"
         value = body.get("metadata", {}).get("labels", {}).get(OFF)
         return f"secret {write.name}: {'off' if value else 'on'}"
+    if write.resource == "identitydecisions":
+        said = body.get("status", {})
+        begun = "" if said.get("effect") else ", not begun"
+        return f"decision {write.name}: {said.get('outcome')}{begun if said.get('outcome') == 'Counted' else ''}"
     if write.resource == "quarantines":
         return f"quarantine of {write.name[:-7]}: {_quarantine(write, body)}"
     short = _STATE_SHORT.get(write.resource, write.resource)

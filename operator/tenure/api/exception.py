@@ -118,6 +118,8 @@ class IdentityExceptionStatus(ApiModel):
     failing: LineText = ""
     matched: Annotated[tuple[MatchedTarget, ...], Field(max_length=1000), ATOMIC] = ()
     requested_by: Annotated[str, Clip(1024)] = ""
+    stamped: Timestamp | None = None
+    """When the present spec was written; waits, vetoes and the longest duration run from here."""
     active_since: Timestamp | None = None
     """When it became active for the present spec."""
     decided: Timestamp | None = None

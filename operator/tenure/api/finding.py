@@ -34,6 +34,9 @@ from tenure.api.names import DecisionSource, DueOutcome, IdentityClass, Mode, On
 FITTED_BYTES: Final = 2_700
 """What a status may take of a finding's 4 KiB; metadata, labels, spec and managedFields need the rest."""
 
+ESCALATION: Final = "Escalation"
+"""`source` of the evidence that tells a step of the escalation ladder: it is never cut away."""
+
 
 class FindingSubject(ApiModel):
     """What the finding is about; `namespace` is absent for cluster-scoped subjects, `uid` for external ones."""
@@ -190,7 +193,7 @@ class IdentityFindingStatus(ApiModel):
     decision: FindingDecision | None = None
     """What decided it."""
     evidence: Annotated[tuple[Evidence, ...], First(8), ATOMIC] = ()
-    """What it rests on."""
+    """What it rests on, and the steps of escalation that this opening took."""
     debt: Debt = Debt()
     """Renewals and exempt time of the lineage."""
     managed_by: ManagedBy | None = None
@@ -218,6 +221,8 @@ class IdentityFindingStatus(ApiModel):
 
         name = max(words, 100)  # names, which still have to be recognised
         decision, manager = self.decision, self.managed_by
+        steps = [e for e in self.evidence if e.source == ESCALATION]
+        found = [e for e in self.evidence if e.source != ESCALATION]
         return self.model_copy(
             update={
                 "subject": brief(self.subject, name),
@@ -229,7 +234,10 @@ class IdentityFindingStatus(ApiModel):
                 "managed_by": manager and manager.model_copy(update={"name": brief(manager.name, name)}),
                 "risk": self.risk.model_copy(update={"reasons": tuple(map(brief, self.risk.reasons[:items]))}),
                 "residual": tuple(map(brief, self.residual[:items])),
-                "evidence": tuple(e.model_copy(update={"detail": brief(e.detail)}) for e in self.evidence[:items]),
+                "evidence": tuple(
+                    e.model_copy(update={"detail": brief(e.detail, name if e.source == ESCALATION else words)})
+                    for e in (*found[:items], *steps)
+                ),
                 "acts": tuple(a.model_copy(update={"error": brief(a.error)}) for a in self.acts[-items:]),
                 "conditions": tuple(c.model_copy(update={"message": brief(c.message)}) for c in self.conditions),
             }

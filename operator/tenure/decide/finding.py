@@ -8,10 +8,12 @@ writes, a lost event and a repeated one all end in the same state.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tenure.api.conditions import Condition, ConditionStatus, ConditionType, Reason
+from tenure.api.decision import IdentityDecisionStatus
 from tenure.api.finding import (
     Accountable,
     Act,
@@ -38,8 +40,11 @@ from tenure.api.names import (
 from tenure.decide.advice import advice
 from tenure.decide.held import HELD
 from tenure.decide.hold import Hold
-from tenure.decide.terms import Terms
-from tenure.model.evaluation import Evaluation, Violation, Waiver
+from tenure.decide.instants import whole
+from tenure.decide.ladder import climb, facts_and_steps, history, upcoming
+from tenure.decide.terms import ENFORCEABLE, Terms
+from tenure.decide.verdict import Weighed, answers, weigh
+from tenure.model.evaluation import Decision, Evaluation, Violation, Waiver
 from tenure.model.keys import Key
 from tenure.model.records import Authored
 
@@ -66,10 +71,20 @@ class Step:
     act: Verdict | None = None
     """The act that is due now and not yet begun."""
     held: str = ""
-    """Why that act may not begin (Suspended, EnforcementOff, PolicyConflict, PlatformNamespace, TurnNotRecorded)."""
+    """Why that act may not begin (Suspended, EnforcementOff, PolicyConflict, PlatformNamespace, TurnNotRecorded; Audit
+    where a person asks for it)."""
     wants: bool = False
     """The finding wants its subject quarantined: the act is due, or done and nothing has decided otherwise."""
+    revoke: datetime | None = None
+    """When a person asked for revocation, None when nobody did."""
+    rulings: Mapping[str, IdentityDecisionStatus] = field(default_factory=dict)
+    """What the statuses of the decisions about it are to say, by name, where that is news."""
     next: datetime | None = None
+
+    @property
+    def by_person(self) -> bool:
+        """Whether a person's verdict decided it."""
+        return self.status is not None and _by_verdict(self.status)
 
 
 def finding_name(key: Key, rule: Rule) -> str:
@@ -88,10 +103,12 @@ def step(
     first_inventory: datetime,
     now: datetime,
     blocked: str = "",
+    decisions: tuple[Decision, ...] = (),
 ) -> Step:
-    """The finding's next state. `previous` is the stored object, `hold` the Quarantine that lists it; all instants
-    are API-server time. `blocked` is why enforcement could not begin an act that is due (a key of held.HELD); it is
-    shown while the act is due and changes nothing. Returns an empty Step when there is nothing to store."""
+    """The finding's next state. `previous` is the stored object, `hold` the Quarantine that lists it, `decisions` those
+    that name its uid; all instants are API-server time. `blocked` is why enforcement could not begin an act that is due
+    (a key of held.HELD); it is shown while the act is due and changes nothing. Returns an empty Step when there is
+    nothing to store."""
     violation = next((v for v in evaluation.violations if v.rule is rule), None)
     before = previous.status if previous else None
     if violation is None and before is None:
@@ -105,6 +122,13 @@ def step(
         renewed = bool(previous and previous.spec.subject.uid and previous.spec.subject.uid != evaluation.uid)
         after = _moved(before, violation, evaluation, terms, hold, renewed, first_inventory, now)
         after = _described(after, before, violation, evaluation, terms, now)
+    after = _repaid(before, after, now)
+    spec = _spec(previous, evaluation, rule, before, after)
+    weighed = _weighed(decisions, previous, spec, after, hold, evaluation.key)
+    after = _ruled(after, weighed, hold, now)
+    if violation is not None:
+        after = climb(after, evaluation.ownership, now)
+        after = after.model_copy(update={"enforce_not_before": _not_before(after, terms)})
     standing = hold if hold and hold.released is None and not hold.ending else None
     if standing and after.phase in (Phase.OPEN, Phase.QUARANTINED):
         after = _held_by(after, standing, terms, now)
@@ -112,12 +136,11 @@ def step(
         after = _with_acts(after, hold)  # what was begun before it was resolved is still told to its end
     if after.due_outcome is DueOutcome.PENDING and after.decided is None and after.due and now >= after.due:
         after = after.model_copy(update={"due_outcome": DueOutcome.MISSED})
-    act, held = _due_act(after, terms, hold, now)
+    act, held = _due_act(after, terms, hold, weighed, now)
     waits_for = held or (blocked if act or standing else "")
     conditions = _conditions(after, before, rule, evaluation, waits_for, hold, now)
     after = after.model_copy(update={"conditions": conditions})
     after = after.fitted()
-    spec = _spec(previous, evaluation, rule, before, after)
     resolved_until = after.resolved + terms.retention if after.phase is Phase.RESOLVED and after.resolved else None
     return Step(
         spec=spec,
@@ -128,7 +151,9 @@ def step(
         wants=after.phase is Phase.QUARANTINED
         or (act is not None and not held)
         or bool(after.phase is Phase.OPEN and standing),
-        next=_next(after, terms, resolved_until, now),
+        revoke=weighed.revoke.created if weighed.revoke else None,
+        rulings=answers(decisions, weighed, after, standing, waits_for),
+        next=_next(after, evaluation, resolved_until, now),
     )
 
 
@@ -149,12 +174,7 @@ def _moved(
         since = before.resolved if before and before.resolved else first_inventory
         after = _opened(before, violation, terms, since=max(since, first_inventory), now=now)
     elif before.phase is Phase.EXCEPTED and waiver is None:
-        lapsed = before.decided or now
-        debt = Debt(
-            renewals=before.debt.renewals,
-            exempt_seconds=before.debt.exempt_seconds + max(0, int((now - lapsed).total_seconds())),
-        )
-        after = _opened(before, violation, terms, since=now, now=now, lapsed=True).model_copy(update={"debt": debt})
+        after = _opened(before, violation, terms, since=now, now=now, lapsed=True)
     elif renewed and before.decided is not None and before.phase is not Phase.EXCEPTED:
         after = _opened(before, violation, terms, since=now, now=now)
     elif hold is not None and hold.released is not None:
@@ -164,9 +184,7 @@ def _moved(
         after = _opened(before, violation, terms, since=now, now=now, released=now)
     else:
         after = before
-    if waiver is not None and after.phase is not Phase.EXCEPTED:
-        after = _excepted(after, waiver, now)
-    return after
+    return after if waiver is None else _excepted(after, waiver, now)
 
 
 def _opened(
@@ -192,11 +210,11 @@ def _opened(
         phase=Phase.OPEN,
         risk=FindingRisk(level=violation.risk.level),
         class_=before.class_ if before else IdentityClass.WORKLOAD,
-        accountable=before.accountable if before else Accountable(),
+        accountable=before.accountable if before and before.accountable.step == 0 else Accountable(),
         observable=min(max(violation.observable, since), now),
         detected=now,
         opened=now,
-        due=_ceil(due),
+        due=whole(due),
         opening=(before.opening if before else 0) + 1,
         used_seconds=int(used.total_seconds()),
         debt=before.debt if before else Debt(),
@@ -209,11 +227,6 @@ def _rest(within: timedelta, used: timedelta) -> timedelta:
     return max(within - used, within / LEAST_SHARE)
 
 
-def _ceil(instant: datetime) -> datetime:
-    """The next whole second: deadlines are read by people, and never come early."""
-    return instant if instant.microsecond == 0 else instant.replace(microsecond=0) + timedelta(seconds=1)
-
-
 def _decided(
     status: IdentityFindingStatus,
     *,
@@ -223,6 +236,7 @@ def _decided(
     reference: str,
     now: datetime,
     class_: str = "",
+    by: str = "",
 ) -> IdentityFindingStatus:
     """Stamps the decision, once per opening. A stamp from before the finding was detected counts as when we saw it."""
     if status.decided is not None or status.detected is None or status.due is None:
@@ -241,7 +255,8 @@ def _decided(
             "decision": FindingDecision(
                 verdict=verdict,
                 source=source,
-                reference=reference[:TEXT],
+                by=by,
+                reference=reference,
                 class_=class_,
                 late=late and source is not DecisionSource.POLICY,
             ),
@@ -250,16 +265,78 @@ def _decided(
 
 
 def _excepted(status: IdentityFindingStatus, waiver: Waiver, now: datetime) -> IdentityFindingStatus:
+    """Waived, and what that adds to the lineage's debt: a later end than was ever granted is a renewal, whichever
+    exception grants it."""
+    since = waiver.decided or waiver.active_since
     status = _decided(
         status,
         verdict="",
         source=DecisionSource.EXCEPTION,
-        at=waiver.active_since,
+        at=since,
         reference=f"IdentityException/{waiver.exception.name}",
         now=now,
         class_=waiver.class_,
+        by=waiver.by,
     )
-    return status.model_copy(update={"phase": Phase.EXCEPTED, "enforce_not_before": None})
+    debt = status.debt
+    if debt.until is None or waiver.until > debt.until:
+        debt = debt.model_copy(
+            update={"until": waiver.until, "renewals": debt.renewals + (1 if debt.until is not None else 0)}
+        )
+    if status.phase is not Phase.EXCEPTED:
+        began = since if status.opened is not None and status.opened <= since <= now else now
+        debt = debt.model_copy(update={"since": began})
+    return status.model_copy(update={"phase": Phase.EXCEPTED, "enforce_not_before": None, "debt": debt})
+
+
+def _repaid(before: IdentityFindingStatus | None, after: IdentityFindingStatus, now: datetime) -> IdentityFindingStatus:
+    """Adds an exempt period to the debt when it ends, whatever ends it. One that was seen late ended when the waiver
+    did."""
+    if before is None or before.phase is not Phase.EXCEPTED:
+        return after
+    if after.phase is Phase.EXCEPTED and after.opening == before.opening:
+        return after  # it goes on
+    debt = before.debt
+    began, ended = debt.since or before.decided or now, min(now, debt.until or now)
+    seconds = debt.exempt_seconds + max(0, int((ended - began).total_seconds()))
+    since = after.debt.since if after.phase is Phase.EXCEPTED else None
+    return after.model_copy(update={"debt": after.debt.model_copy(update={"exempt_seconds": seconds, "since": since})})
+
+
+def _weighed(
+    decisions: tuple[Decision, ...],
+    previous: Finding | None,
+    spec: IdentityFindingSpec,
+    after: IdentityFindingStatus,
+    hold: Hold | None,
+    key: Key,
+) -> Weighed:
+    """A finding that is not stored yet was seen by nobody."""
+    if previous is None or not decisions:
+        return Weighed()
+    asked = key.kind in ENFORCEABLE
+    known = previous.spec.revision
+    return weigh(decisions, after, hold, name=previous.name, revision=spec.revision, known=known, asked=asked)
+
+
+def _ruled(status: IdentityFindingStatus, weighed: Weighed, hold: Hold | None, now: datetime) -> IdentityFindingStatus:
+    """A person's verdict decides what nothing has decided, unless the act began before it."""
+    made = weighed.first
+    if made is None or status.phase is not Phase.OPEN or (hold is not None and made.created > hold.started):
+        return status
+    return _decided(
+        status,
+        verdict=made.spec.verdict.value,
+        source=DecisionSource.VERDICT,
+        at=made.created,
+        reference=f"IdentityDecision/{made.name}",
+        now=now,
+        by=made.spec.by or "",
+    )
+
+
+def _by_verdict(status: IdentityFindingStatus) -> bool:
+    return status.decision is not None and status.decision.source is DecisionSource.VERDICT
 
 
 def _ended(
@@ -284,7 +361,7 @@ def _ended(
         status = _decided(status, verdict="", source=source, at=at, reference=reference, now=now)
     accountable = status.accountable
     if evaluation.exists and ownership.owner != accountable.owner:
-        accountable = Accountable(owner=ownership.owner, since=now, step=0)
+        accountable = Accountable(owner=ownership.owner, since=now, step=accountable.step)
     return status.model_copy(
         update={
             "phase": Phase.RESOLVED,
@@ -353,7 +430,7 @@ def _described(
     terms: Terms,
     now: datetime,
 ) -> IdentityFindingStatus:
-    """Everything that may change without moving the finding: risk, accountability, terms, words."""
+    """Everything that may change without moving the finding: risk, terms, words. (Who is accountable: ladder.climb.)"""
     due = after.due
     if (
         before is not None
@@ -363,45 +440,54 @@ def _described(
         and violation.risk.level > before.risk.level
     ):
         used = timedelta(seconds=after.used_seconds)
-        due = min(due, max(_ceil(after.opened + _rest(terms.decide_within, used)), _ceil(now)))
-    ownership = evaluation.ownership
-    accountable = after.accountable
-    if accountable.since is None or accountable.owner != ownership.owner:
-        accountable = Accountable(owner=ownership.owner, since=now, step=0)
-    enforce = terms.mode is Mode.ENFORCE and terms.on_deadline is not OnDeadline.NOTHING and due is not None
-    not_before = None
-    if enforce and due is not None and terms.turn_known:
-        not_before = max(due, _ceil(terms.not_before)) if terms.not_before else due
-    if after.decided is not None:
-        not_before = after.enforce_not_before or not_before
+        due = min(due, max(whole(after.opened + _rest(terms.decide_within, used)), whole(now)))
     managed = evaluation.managed_by
+    steps = history(before) if before is not None and before.opening == after.opening else ()
     return after.model_copy(
         update={
             "subject": f"{evaluation.key.kind}/{evaluation.key.name}",
             "risk": FindingRisk(level=violation.risk.level, reasons=violation.risk.reasons),
-            "class_": ownership.class_,
+            "class_": evaluation.ownership.class_,
             "message": violation.message[:MESSAGE],
-            "accountable": accountable,
             "due": due,
             "on_deadline": terms.on_deadline,
             "mode": terms.mode,
-            "enforce_not_before": not_before,
             "residual": tuple(line[:TEXT] for line in evaluation.residual[:LINES]),
-            "evidence": tuple(
-                Evidence(source=x.source, since=x.since, detail=x.detail) for x in violation.evidence[:LINES]
+            "evidence": facts_and_steps(
+                tuple(Evidence(source=x.source, since=x.since, detail=x.detail) for x in violation.evidence), steps
             ),
             "managed_by": ManagedBy(manager=managed.manager, name=managed.name) if managed else None,
         }
     )
 
 
+def _not_before(status: IdentityFindingStatus, terms: Terms) -> datetime | None:
+    """No act before: the deadline and the adoption grace, as they stood when it was decided; a person's verdict is
+    carried out from when it was given. None where nothing is enforced."""
+    if _by_verdict(status):
+        return status.decided if terms.mode is Mode.ENFORCE else None
+    not_before = None
+    enforces = terms.mode is Mode.ENFORCE and terms.on_deadline is not OnDeadline.NOTHING
+    if enforces and status.due is not None and terms.turn_known:
+        not_before = max(status.due, whole(terms.not_before)) if terms.not_before else status.due
+    return (status.enforce_not_before or not_before) if status.decided is not None else not_before
+
+
 def _due_act(
-    status: IdentityFindingStatus, terms: Terms, hold: Hold | None, now: datetime
+    status: IdentityFindingStatus, terms: Terms, hold: Hold | None, weighed: Weighed, now: datetime
 ) -> tuple[Verdict | None, str]:
-    """The act that is due and not begun, and what holds it."""
-    if status.phase is not Phase.OPEN or terms.mode is not Mode.ENFORCE or hold is not None:
+    """The act that is due and not begun, and what holds it. A person's is due at once, whatever the deadline and the
+    adoption grace say, but also nothing is enforced for a person where no policy enforces."""
+    if status.phase is not Phase.OPEN or hold is not None:
         return None, ""
-    if terms.on_deadline is OnDeadline.NOTHING or status.due is None or now < status.due:
+    if _by_verdict(status):
+        assert status.decision is not None
+        revoke = weighed.revoke is not None or status.decision.verdict == Verdict.REVOKE
+        held = terms.held or ("Audit" if terms.mode is Mode.AUDIT else "")
+        return (Verdict.REVOKE if revoke else Verdict.QUARANTINE), held
+    if terms.mode is not Mode.ENFORCE or terms.on_deadline is OnDeadline.NOTHING:
+        return None, ""
+    if status.due is None or now < status.due:
         return None, ""
     if not terms.turn_known:
         return Verdict.QUARANTINE, "TurnNotRecorded"
@@ -456,7 +542,10 @@ def _conditions(
     """The conditions that hold; a condition that no longer holds is dropped. Times move only when one appears."""
     wanted: list[tuple[ConditionType, str, str]] = []
     if status.phase is Phase.OPEN and status.decided is None:
-        wanted.append((ConditionType.DECISION_PENDING, Reason.AWAITING_DECISION, advice(rule, evaluation.key)))
+        ownership, owner = evaluation.ownership, status.accountable.owner
+        contacts = {ownership.owner: ownership.contact} | {rung.owner: rung.contact for rung in ownership.ladder}
+        said = advice(rule, evaluation.key, finding_name(evaluation.key, rule), owner, contacts.get(owner, ""))
+        wanted.append((ConditionType.DECISION_PENDING, Reason.AWAITING_DECISION, said))
     if held:
         wanted.append((ConditionType.BLOCKED, held, HELD[held]))
     if hold is not None and hold.error:
@@ -475,9 +564,9 @@ def _conditions(
 
 
 def _next(
-    status: IdentityFindingStatus, terms: Terms, resolved_until: datetime | None, now: datetime
+    status: IdentityFindingStatus, evaluation: Evaluation, resolved_until: datetime | None, now: datetime
 ) -> datetime | None:
     instants = [resolved_until]
     if status.phase is Phase.OPEN:
-        instants += [status.due, status.enforce_not_before]
+        instants += [status.due, status.enforce_not_before, upcoming(status, evaluation.ownership, now)]
     return min((i for i in instants if i is not None and i > now), default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 HELD: Final = {
-    "Audit": "The policy no longer enforces here. What was done stays; no further step is taken.",
+    "Audit": "No policy enforces here, so no act begins and no further step is taken. What was done stays.",
     "BlastRadius": "The act is due and waits: the policy's blast radius is used up for now. It is taken up by itself.",
     "EnforcementOff": "The operator runs with --enforcement=off. No act begins; the clock goes on.",
     "InventoryStale": "The act is due and waits for a fresh inventory. It is taken up once the API server answers.",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tenure.api.names import Verdict
+from tenure.api.names import OPERATOR_USER, Verdict
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.model.records import Authored
 
 Quarantine = Authored[QuarantineSpec, QuarantineStatus]
 
-OPERATOR = "tenure"
-"""`status.release.by` of a release that the operator itself began because no finding wanted the act any more."""
+OPERATOR = OPERATOR_USER
+"""`status.release.by` of a release that the operator itself began because no finding wanted the act any more. Nobody
+else can be of that name, so no person's release is taken for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """Reads live what a judgement rests on, into the inventory, so that the evaluator judges again on it.
 
 A watch may lag, and a claim made a second ago must stop an act that is a second away. What is read here is what can
-end a finding: the subject, its namespace, the claims and exceptions there, the owners and the policies.
+end a finding: the subject, its namespace, the claims and exceptions there, the owners and the policies, and what people
+decided about the findings, the exceptions on the subject and its Quarantine.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.inventory.projection import PROJECTIONS
@@ -14,6 +17,7 @@ from tenure.kube.client import Kube
 from tenure.kube.informer import Rows
 from tenure.kube.resources import (
     GOVERNANCE_POLICIES,
+    IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_OWNERS,
     OWNED_IDENTITIES,
@@ -21,7 +25,11 @@ from tenure.kube.resources import (
     Resource,
 )
 from tenure.model.keys import Key
-from tenure.model.records import Secret
+from tenure.model.records import Secret, ServiceAccount
+from tenure.rules import exceptions
+
+_FEW = 8
+"""Objects whose decisions are read one by one; of more, the whole namespace's are."""
 
 
 async def refresh(kube: Kube, store: Store, key: Key) -> None:
@@ -40,6 +48,7 @@ async def refresh(kube: Kube, store: Store, key: Key) -> None:
         (GOVERNANCE_POLICIES, ""),
     ):
         await _all(kube, store, resource, namespace)
+    await _decisions(kube, store, key)
 
 
 async def one(kube: Kube, store: Store, key: Key) -> None:
@@ -49,6 +58,24 @@ async def one(kube: Kube, store: Store, key: Key) -> None:
         store.remove(key.kind, key.namespace, key.name)
     else:
         store.upsert(key.kind, record)
+
+
+async def decisions(kube: Kube, store: Store, namespace: str, uids: Collection[str]) -> None:
+    """Every decision that names one of these uids, as it stands now."""
+    if len(uids) > _FEW:
+        await _all(kube, store, IDENTITY_DECISIONS, namespace)
+        return
+    for uid in sorted(uids):
+        held = {made.name for made in store.decisions_about(namespace, uid)}
+        version = 0
+        async for page in kube.pages(IDENTITY_DECISIONS, namespace, params={"fieldSelector": f"spec.target.uid={uid}"}):
+            version = int(page["metadata"].get("resourceVersion") or 0)
+            for raw in page.get("items") or ():
+                record = PROJECTIONS["IdentityDecision"](raw)
+                store.upsert("IdentityDecision", record)
+                held.discard(record.name)
+        for name in held:
+            store.remove("IdentityDecision", namespace, name, resource_version=version)
 
 
 async def _tokens(kube: Kube, store: Store, namespace: str) -> None:
@@ -63,6 +90,15 @@ async def _tokens(kube: Kube, store: Store, namespace: str) -> None:
     for held in store.secrets_in(namespace):
         if held.type == TYPE_SERVICE_ACCOUNT_TOKEN and held.name not in found:
             store.remove("Secret", namespace, held.name)
+
+
+async def _decisions(kube: Kube, store: Store, key: Key) -> None:
+    """What was decided about the subject's findings, and about the exceptions that target it, as it stands now."""
+    uids = {finding.uid for finding in store.findings_about(key)}
+    record = store.get(key)
+    if isinstance(record, ServiceAccount | Secret):
+        uids |= {found.uid for found in exceptions.about(store.exceptions_in(key.namespace), key.kind, record)}
+    await decisions(kube, store, key.namespace, uids)
 
 
 async def _all(kube: Kube, store: Store, resource: Resource, namespace: str) -> None:

@@ -7,12 +7,12 @@ ServiceAccounts, bindings) and left coarse where they are rare (policies, owners
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from tenure.api.names import LABEL_OWNER
 from tenure.api.policy import GovernancePolicySpec
-from tenure.inventory.snapshot import Shared, identity_of, subjects, tokens_of
+from tenure.inventory.snapshot import Shared, debt_of, identity_of, is_about, subjects, tokens_of
 from tenure.inventory.store import Claim, Decision, Finding, Held, Owner, QuarantineRecord, Store, service_account_of
 from tenure.model.evaluation import ExceptionRecord, Policy
 from tenure.model.facts import Record
@@ -56,11 +56,11 @@ def _unreadable(store: Store, kind: str, old: Held | None, new: Held | None) -> 
     """What may no longer act, or may again, because an object can no longer be read, or can again, or is gone."""
     if kind in ("GovernancePolicy", "IdentityOwner"):
         yield from subjects(store)
-    elif kind in KINDS:
+    elif kind in KINDS or kind == "IdentityDecision":
         held = new if new is not None else old
         if isinstance(held, Authored | Unprocessable):
             yield from _everything_in(store, held.namespace)
-            if new is None:
+            if new is None and kind in KINDS:
                 yield Key(kind, held.namespace, held.name)
     elif kind == "Quarantine":
         held = new if new is not None else old
@@ -94,6 +94,7 @@ def _service_account(store: Store, old: ServiceAccount | None, new: ServiceAccou
     yield from (Key("Secret", namespace, token.name) for token in tokens)
     yield from _claims_on(store, namespace, (*sides, *tokens))
     yield from _exceptions_about(store, namespace, sides)
+    yield from _indebted(store, Key("ServiceAccount", namespace, name), sides)
     if len(sides) == 1:
         yield from _elevated(store, {namespace})
 
@@ -103,6 +104,7 @@ def _secret(store: Store, old: Secret | None, new: Secret | None) -> Iterator[Ke
     namespace, name = sides[0].namespace, sides[0].name
     yield Key("Secret", namespace, name)
     yield from _exceptions_about(store, namespace, sides)
+    yield from _indebted(store, Key("Secret", namespace, name), sides)
     if len(sides) == 1 or _shape(sides[0]) != _shape(sides[1]):
         accounts = [found for side in sides if (found := identity_of(store, side)) is not None]
         yield from (Key("ServiceAccount", namespace, account.name) for account in accounts)
@@ -133,6 +135,16 @@ def _exceptions_about(store: Store, namespace: str, records: Iterable[Record]) -
     for exception in found:
         if any(_targets(exception, kind, record) for kind, record in sides):
             yield Key("IdentityException", namespace, exception.name)
+
+
+def _indebted(store: Store, key: Key, sides: Sequence[Record]) -> Iterator[Key]:
+    """What a waiver for many waits for: a subject that was waived too often holds the exception up for all it selects,
+    from when it is selected until it no longer is."""
+    if not any(debt_of(finding) for finding in store.findings_about(key)):
+        return
+    for exception in store.exceptions_in(key.namespace):
+        if exceptions.active_since(exception) is None and any(_targets(exception, key.kind, side) for side in sides):
+            yield from _with_targets(store, [exception])
 
 
 def _kind(record: Record) -> str:
@@ -291,6 +303,7 @@ def _claim(store: Store, old: Claim | None, new: Claim | None) -> Iterator[Key]:
     namespace = sides[0].namespace
     yield Key("OwnedIdentity", namespace, sides[0].name)
     yield from _exceptions_about(store, namespace, sides)
+    yield from _indebted(store, Key("OwnedIdentity", namespace, sides[0].name), sides)
     if old is not None and new is not None and _substance(old) == _substance(new):
         return
     covered = list(_covered(store, sides))
@@ -317,7 +330,11 @@ def _covered(store: Store, claims: Iterable[Claim]) -> Iterator[ServiceAccount |
 
 
 def _exception(store: Store, old: ExceptionRecord | None, new: ExceptionRecord | None) -> Iterator[Key]:
-    sides = list(_both(old, new))
+    yield from _with_targets(store, list(_both(old, new)))
+
+
+def _with_targets(store: Store, sides: list[ExceptionRecord]) -> Iterator[Key]:
+    """An exception, and what it targets, or targeted before."""
     namespace = sides[0].namespace
     yield Key("IdentityException", namespace, sides[0].name)
     targets: tuple[Record, ...] = (
@@ -400,10 +417,17 @@ def _may_govern(store: Store, spec: GovernancePolicySpec, namespace: str) -> boo
 
 
 def _finding(store: Store, old: Finding | None, new: Finding | None) -> Iterator[Key]:
-    """No evaluation looks at findings; whoever touched one is corrected when its subject is taken up again."""
+    """Of findings an evaluation sees nothing but what they say of earlier waivers; whoever touched one is corrected
+    when its subject is taken up again."""
     for finding in _both(old, new):
         subject = finding.spec.subject
         yield Key(subject.kind, subject.namespace or "", subject.name)
+    if debt_of(old) == debt_of(new):
+        return
+    for key in {Key(side.spec.subject.kind, side.namespace, side.spec.subject.name) for side in _both(old, new)}:
+        for exception in store.exceptions_in(key.namespace):
+            if exceptions.active_since(exception) is None and is_about(store, exception, key):
+                yield from _with_targets(store, [exception])
 
 
 def _quarantine(store: Store, old: QuarantineRecord | None, new: QuarantineRecord | None) -> Iterator[Key]:
@@ -413,16 +437,20 @@ def _quarantine(store: Store, old: QuarantineRecord | None, new: QuarantineRecor
 
 
 def _decision(store: Store, old: Decision | None, new: Decision | None) -> Iterator[Key]:
-    """A verdict is about Tenure's own objects: a claim or exception is taken up itself, else what it stands for."""
+    """A verdict is about Tenure's own objects: one about an exception touches what that targets, too."""
     for decision in _both(old, new):
         target = decision.spec.target
         key = Key(target.kind.value, decision.namespace, target.name)
-        record = store.get(key)
-        if target.kind.value == "IdentityFinding" and record is not None:
-            yield from _finding(store, record, None)  # type: ignore[arg-type]
-        elif target.kind.value == "Quarantine" and record is not None:
-            yield from _quarantine(store, record, None)  # type: ignore[arg-type]
-        elif target.kind.value in ("OwnedIdentity", "IdentityException"):
+        record = cast(Any, store.get(key))
+        if record is None or record.uid != target.uid:
+            continue
+        if key.kind == "IdentityFinding":
+            yield from _finding(store, record, record)
+        elif key.kind == "Quarantine":
+            yield from _quarantine(store, record, None)
+        elif key.kind == "IdentityException":
+            yield from _with_targets(store, [record])
+        else:
             yield key
 
 

@@ -14,11 +14,13 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, cast
 
+from tenure.api.finding import Debt, IdentityFindingStatus
+from tenure.api.names import Rule
 from tenure.inventory.store import Held, Store
 from tenure.model.evaluation import Decision, Evaluation, ExceptionRecord, Governance, RiskGrade
-from tenure.model.facts import UNGRADED, Claim, Covered, Facts, Grant, Owner, Record
+from tenure.model.facts import NO_DEBTS, UNGRADED, Claim, Covered, Facts, Grant, Owner, Record
 from tenure.model.keys import Key
-from tenure.model.records import Binding, Namespace, Pod, Secret, ServiceAccount
+from tenure.model.records import Authored, Binding, Namespace, Pod, Secret, ServiceAccount
 from tenure.rules import evaluation, exceptions, risk
 from tenure.rules.coverage import rank
 from tenure.rules.governance import Installation, govern
@@ -92,6 +94,8 @@ class Surroundings:
     exceptions: tuple[ExceptionRecord, ...]
     decisions: Mapping[str, tuple[Decision, ...]]
     """By the uid they are about, each in the order in which they were made."""
+    debts: Mapping[Key, Mapping[Rule, Debt]]
+    """What findings say of earlier waivers, by what they are about, where they say anything."""
     quarantined: frozenset[tuple[str, str]]
     """(kind, name) of the subjects of its Quarantines."""
 
@@ -136,6 +140,9 @@ class Shared:
             self.rights += (old is None) != (new is None)
         elif kind in ("OwnedIdentity", "IdentityException", "IdentityDecision", "Quarantine"):
             self._surroundings.pop(changed.namespace, None)  # type: ignore[union-attr]
+        elif kind == "IdentityFinding":
+            if debt_of(old) != debt_of(new):
+                self._surroundings.pop(changed.namespace, None)  # type: ignore[union-attr]
         elif kind == "Namespace":
             self._surroundings.pop(changed.name, None)
             self._labelled = None
@@ -177,6 +184,7 @@ class Shared:
             claims=earlier_first(store.claims_in(namespace)),
             exceptions=store.exceptions_in(namespace),
             decisions=earlier_verdicts_first(store.decisions_in(namespace)),
+            debts=_debts(store, namespace),
             quarantined=frozenset((found.spec.subject.kind, found.spec.subject.name) for found in quarantines),
         )
 
@@ -280,14 +288,14 @@ class Shared:
 
 def unreadable(store: Store, namespace: str) -> tuple[str, ...]:
     """What might bear on the namespace and cannot be read, as Kind/name: policies and owners of the cluster, claims,
-    exceptions and Quarantines of the namespace."""
+    exceptions, decisions and Quarantines of the namespace."""
     if not store.unprocessable:
         return ()
     cluster = (found for found in store.unprocessable_in("") if found.kind in ("GovernancePolicy", "IdentityOwner"))
     here = (
         found
         for found in store.unprocessable_in(namespace)
-        if found.kind in ("OwnedIdentity", "IdentityException", "Quarantine") and namespace
+        if found.kind in ("OwnedIdentity", "IdentityException", "IdentityDecision", "Quarantine") and namespace
     )
     return tuple(f"{found.kind}/{found.name}" for found in (*cluster, *here))
 
@@ -303,6 +311,36 @@ def earlier_verdicts_first(decisions: Iterable[Decision]) -> Mapping[str, tuple[
     for decision in sorted(decisions, key=lambda decision: (decision.created, decision.name)):
         found.setdefault(decision.spec.target.uid, []).append(decision)
     return MappingProxyType({uid: tuple(made) for uid, made in found.items()})
+
+
+def debt_of(finding: Held | None) -> Debt | None:
+    """What a finding says of earlier waivers; None where it says nothing."""
+    status = finding.status if isinstance(finding, Authored) else None
+    return status.debt if isinstance(status, IdentityFindingStatus) and status.debt.until is not None else None
+
+
+def _debts(store: Store, namespace: str) -> Mapping[Key, Mapping[Rule, Debt]]:
+    found: dict[Key, dict[Rule, Debt]] = {}
+    for finding in store.findings_in(namespace):
+        debt = debt_of(finding)
+        if debt is not None:
+            subject = finding.spec.subject
+            found.setdefault(Key(subject.kind, namespace, subject.name), {})[finding.spec.rule] = debt
+    return MappingProxyType({key: MappingProxyType(debts) for key, debts in found.items()})
+
+
+def is_about(store: Store, exception: ExceptionRecord, key: Key) -> bool:
+    """Whether the exception targets what is, or was, called so: what was waived for an earlier one of the name counts
+    for the next."""
+    target = exception.spec.target
+    if target.kind.value != key.kind or exception.namespace != key.namespace:
+        return False
+    if exceptions.is_frozen(exception) and exception.status is not None:
+        return any((match.kind, match.name) == (key.kind, key.name) for match in exception.status.matched)
+    if target.name is not None:
+        return target.name == key.name
+    record = cast("Record | None", store.get(key))
+    return record is not None and exceptions.selects(exception, key.kind, record)
 
 
 # --- facts by kind
@@ -345,6 +383,7 @@ class _Around:
             claims=self.claims,
             exceptions=self.exceptions,
             decisions=around.decisions,
+            debts=self._debts(record),
             owners=self.shared.owners,
             risk=risk,
             grants=grants,
@@ -355,6 +394,23 @@ class _Around:
             subjects=subjects,
             targets=targets,
         )
+
+    def _debts(self, record: Record | None) -> Mapping[str, Mapping[Key, Mapping[Rule, Debt]]]:
+        """By exception: the subject's, or itself. One that is active was counted when it became so."""
+        known = self.surroundings.debts
+        if not known or record is None:
+            return NO_DEBTS
+        store, kind = self.shared.store, self.key.kind
+        mine = (
+            [exception for exception in self.exceptions if exception.name == record.name]
+            if kind == "IdentityException"
+            else exceptions.about(self.exceptions, kind, record)
+        )
+        return {
+            exception.name: {key: debts for key, debts in known.items() if is_about(store, exception, key)}
+            for exception in mine
+            if exceptions.active_since(exception) is None
+        }
 
 
 def _around(shared: Shared, key: Key, record: Record | None, installation: Installation, *, replaced: bool) -> _Around:

@@ -342,6 +342,10 @@ class Store:
         found += [(key.namespace, key.name) for key in self.unprocessable if key.kind == kind]
         return found if namespace is None else [key for key in found if key[0] == namespace]
 
+    def was_removed(self, uid: str) -> bool:
+        """Whether an object of this uid was held and is gone. The longest gone are forgotten."""
+        return uid in self._removed
+
     def tokens_of(self, namespace: str, service_account: str) -> tuple[Secret, ...]:
         """service-account-token Secrets annotated to the ServiceAccount, whether it exists or not."""
         return self._tokens.of((namespace, service_account))

@@ -141,6 +141,12 @@ class Standing:
     """The clause that keeps it from being active, in words; "" when none does."""
     until: datetime | None = None
     """The next instant at which this changes by itself, None for never."""
+    active_since: datetime | None = None
+    """While it is active: since when, by its status, else by the stamps of what made it active."""
+    missing: tuple[str, ...] = ()
+    """The verbs that are still to be used by somebody, each once."""
+    unheard: tuple[str, ...] = ()
+    """The verbs of those whose opinion is still waited for."""
     decided: datetime | None = None
     """The last approval needed (a forced one: the force), by the API server's stamp; None while one is missing, and
     where none is needed."""

@@ -26,7 +26,7 @@ Record = ServiceAccount | Secret | Claim | ExceptionRecord
 UNGRADED = RiskGrade(Risk.LOW)
 """What an identity is worth that is bound to nothing the risk table grades."""
 
-NO_DEBTS: Mapping[Key, Mapping[Rule, Debt]] = MappingProxyType({})
+NO_DEBTS: Mapping[str, Mapping[Key, Mapping[Rule, Debt]]] = MappingProxyType({})
 NO_OWNERS: Mapping[str, Owner] = MappingProxyType({})
 NO_DECISIONS: Mapping[str, tuple[Decision, ...]] = MappingProxyType({})
 
@@ -93,8 +93,9 @@ class Facts:
     ServiceAccount are not repeated here."""
     targets: tuple[Facts, ...] = ()
     """For an exception: the facts of what it is about, by name."""
-    debts: Mapping[Key, Mapping[Rule, Debt]] = field(default_factory=lambda: NO_DEBTS)
-    """For an exception: what its targets' findings say of earlier waivers, where they say anything."""
+    debts: Mapping[str, Mapping[Key, Mapping[Rule, Debt]]] = field(default_factory=lambda: NO_DEBTS)
+    """For an exception itself, and for every one that targets the subject, by its name: what its targets' findings say
+    of earlier waivers, where they say anything."""
 
     @property
     def claim(self) -> Claim:

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 from tenure.api.base import ApiModel, format_timestamp
 from tenure.api.conditions import ConditionStatus, ConditionType, Reason
+from tenure.api.decision import IdentityDecisionStatus
 from tenure.api.names import (
     API_VERSION,
+    DECISIONS_NAME,
     LABEL_CLASS,
     LABEL_OWNER,
     LABEL_RISK,
@@ -29,6 +31,7 @@ from tenure.api.owner import IdentityOwnerStatus
 from tenure.api.policy import GovernancePolicyStatus
 from tenure.decide.finding import finding_name
 from tenure.decide.hold import Quarantine
+from tenure.decide.ladder import history
 from tenure.decide.wish import Wish
 from tenure.inventory.impact import affected, deciders_moved
 from tenure.inventory.projection import PROJECTIONS
@@ -36,14 +39,17 @@ from tenure.inventory.snapshot import subjects
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
-from tenure.kube.resources import BY_KIND, IDENTITY_FINDINGS
+from tenure.kube.resources import BY_KIND, IDENTITY_DECISIONS, IDENTITY_FINDINGS
+from tenure.model.evaluation import Evaluation
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Unprocessable
+from tenure.reconcile.decision_guards import DecisionGuards
 from tenure.reconcile.judge import Judge, Judgement, Moved
-from tenure.reconcile.ledger import DUE, Ledger
+from tenure.reconcile.ledger import DUE, RENEWALS, Ledger
 from tenure.reconcile.queue import WorkQueue
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.tallies import Tallies
+from tenure.reconcile.verdicts import is_over, is_settled, ready
 from tenure.rules.owners import answer
 from tenure.telemetry import events
 from tenure.telemetry.events import Recorder
@@ -66,7 +72,9 @@ MANY = 500
 _SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
 
 SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "IdentityException"})
-AUTHORED_KINDS = frozenset({"IdentityOwner", "OwnedIdentity", "IdentityException", "GovernancePolicy"})
+AUTHORED_KINDS = frozenset(
+    {"IdentityOwner", "OwnedIdentity", "IdentityException", "IdentityDecision", "GovernancePolicy"}
+)
 
 
 RIGHTS_KINDS = frozenset({"RoleBinding", "ClusterRoleBinding", "Role", "ClusterRole"})
@@ -109,6 +117,7 @@ class Engine:
         self._tallies = Tallies(store, metrics)
         self.now: Callable[[], datetime] = kube.clock.now
         self.queue: WorkQueue[Key] = WorkQueue(self.now)
+        self._decision_guards = DecisionGuards(kube, store, self.now)
         self.enforcement: Enforcement | None = None
         self.wishes: dict[Key, tuple[Wish, ...]] = {}
         """What the findings of each subject want done, as last judged; only of subjects that wanted something once or
@@ -138,6 +147,9 @@ class Engine:
         # What waives and what was written come before the rest: a waived finding is then not opened first.
         for namespace, name in self.store.exceptions:
             self.queue.add(Key("IdentityException", namespace, name))
+        for decision in self.store.decisions.values():
+            mark = self.queue.later if is_settled(decision) else self.queue.add
+            mark(Key("IdentityDecision", decision.namespace, decision.name))
         for finding in list(self.store.findings.values()):
             self.queue.add(_subject_key(finding.spec.subject))
         for quarantine in list(self.store.quarantines.values()):
@@ -146,12 +158,14 @@ class Engine:
         for unread in list(self.store.unprocessable.values()):
             self._readable(unread.kind, None, unread)
         self._tasks = [asyncio.create_task(self._work(), name=f"reconcile-{n}") for n in range(WORKERS)]
+        self._decision_guards.start()
 
     async def stop(self) -> None:
         """Ends the workers; writes under way are given up (they are repeated at the next start)."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._decision_guards.stop()
 
     def mark(self, key: Key) -> None:
         """Marks a key dirty."""
@@ -162,7 +176,9 @@ class Engine:
     def _changed(self, kind: str, old: Any, new: Any) -> None:
         """A store listener; runs inside every change, so it only marks."""
         self._tallies.changed(kind, old, new)
+        self._decision_guards.changed(kind, old, new)
         self._readable(kind, old, new)
+        self._decided_about(kind, old, new)
         touched = affected(self.store, kind, old, new)
         # A policy may touch every subject there is. Whatever else happens, or falls due, goes before.
         mark = self.queue.add if len(touched) <= MANY else self.queue.later
@@ -194,7 +210,7 @@ class Engine:
         elif kind == "Quarantine" and isinstance(new, Authored) and new.deletion is not None and self.enforcement:
             # Also where its findings cannot be written any more: an end must not wait for that.
             self.enforcement.consider(Key(new.spec.subject.kind, new.namespace, new.spec.subject.name))
-        elif kind == "QuarantineGuard" and self.enforcement:
+        elif kind == "QuarantineGuard" and record.name != DECISIONS_NAME and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
 
     def _owners_later(self, names: Iterable[str]) -> None:
@@ -203,6 +219,16 @@ class Engine:
         for name in names:
             if name in self.store.owners:
                 self.queue.at(Key("IdentityOwner", "", name), self.now() + timedelta(seconds=1))
+
+    def _decided_about(self, kind: str, old: Any, new: Any) -> None:
+        """Marks the decisions that a change of their target may settle, or, once it is gone, set free to be deleted."""
+        if kind not in ("IdentityException", "OwnedIdentity", "IdentityFinding", "Quarantine"):
+            return
+        for side in {(side.namespace, side.uid) for side in (old, new) if side is not None}:
+            gone = new is None or new.uid != side[1] or (old is not None and old.generation != new.generation)
+            for decision in self.store.decisions_about(*side):
+                if gone or not is_settled(decision):
+                    self.queue.add(Key("IdentityDecision", decision.namespace, decision.name))
 
     def _readable(self, kind: str, old: Any, new: Any) -> None:
         """Names an object that this version cannot read, once, and says when it can be read again."""
@@ -296,6 +322,8 @@ class Engine:
         for moved in judgement.findings:
             if not leaving or moved.previous is not None:
                 await self._write(judgement, moved)
+                for name, status in moved.step.rulings.items():
+                    await self.answer_decision(key.namespace, name, status)
         self.queue.at(key, judgement.next)
         before, quarantined = self.wishes.get(key), self._quarantined(key)
         if judgement.wishes or quarantined or (before is not None and judgement.evaluation.exists):
@@ -355,7 +383,7 @@ class Engine:
             and all(dict(previous.labels).get(name) == value for name, value in labels.items())
         ):
             return
-        await self._count(namespace, moved)
+        await self._count(judgement.evaluation, moved)
         manifest = {
             "apiVersion": API_VERSION,
             "kind": "IdentityFinding",
@@ -372,8 +400,24 @@ class Engine:
         self.store.upsert("IdentityFinding", PROJECTIONS["IdentityFinding"](stored))
         self._tell(judgement, moved)
 
-    async def _count(self, namespace: str, moved: Moved) -> None:
-        """Counts an opening's outcome before the finding that is stamped with it is written (see Ledger)."""
+    async def _count(self, evaluation: Evaluation, moved: Moved) -> None:
+        """Counts an opening's outcome, and a renewal, before the finding that is stamped with it is written (see
+        Ledger)."""
+        self._count_renewal(evaluation, moved)
+        self._count_outcome(evaluation.key.namespace, moved)
+        await self._ledger.flush()
+
+    def _count_renewal(self, evaluation: Evaluation, moved: Moved) -> None:
+        """A renewal follows on an end that was granted and stored: its finding has a uid."""
+        status, previous = moved.step.status, moved.previous
+        waiver = evaluation.waivers.get(moved.rule)
+        if status is None or previous is None or previous.status is None or waiver is None:
+            return
+        number = status.debt.renewals
+        if number > previous.status.debt.renewals:
+            self._ledger.count(RENEWALS, (waiver.class_,), f"{previous.namespace}/{moved.name}~{previous.uid}~{number}")
+
+    def _count_outcome(self, namespace: str, moved: Moved) -> None:
         status, before = moved.step.status, moved.previous.status if moved.previous else None
         if status is None or status.due_outcome is DueOutcome.PENDING:
             return
@@ -386,7 +430,6 @@ class Engine:
         mark = f"@{status.opened.isoformat()}" if stored and status.opened else f"#{status.opening}@{uid}"
         outcome = (status.risk.level.value, status.due_outcome.value)
         self._ledger.count(DUE, outcome, f"{namespace}/{moved.name}{mark}")
-        await self._ledger.flush()
 
     def _tell(self, judgement: Judgement, moved: Moved) -> None:
         status, before = moved.step.status, moved.previous.status if moved.previous else None
@@ -407,6 +450,26 @@ class Engine:
                 )
         if before is not None and before.released != status.released and status.released is not None:
             self._metrics.released_early()
+        self._tell_steps(judgement, moved)
+
+    def _tell_steps(self, judgement: Judgement, moved: Moved) -> None:
+        """Each step of escalation that this write stamped, once: in the metric, and as an Event on finding and
+        subject."""
+        status, before = moved.step.status, moved.previous.status if moved.previous else None
+        assert status is not None
+        taken = before.accountable.step if before is not None and before.opening == status.opening else 0
+        steps = history(status)[taken:] if status.accountable.step > taken else ()
+        finding = self.store.findings.get((judgement.key.namespace, moved.name))
+        for number, line in enumerate(steps, start=taken + 1):
+            self._metrics.escalated(number)
+            note = (
+                f"{moved.rule} of {status.subject} is undecided and due {status.due:%Y-%m-%dT%H:%M:%SZ}; {line.detail}."
+            )
+            about_it = [events.reference(judgement.key, judgement.evaluation.uid)]
+            if finding is not None:
+                about_it.append(events.reference(Key("IdentityFinding", finding.namespace, finding.name), finding.uid))
+            for regarding in about_it:
+                self._recorder.event(regarding, events.ESCALATED, note, warning=True, action="Escalate")
 
     async def _forget(self, namespace: str, name: str, uid: str) -> None:
         with contextlib.suppress(NotFound):
@@ -430,6 +493,20 @@ class Engine:
         suppressed.add(key)
         return True
 
+    # --- verdicts ------------------------------------------------------------------------------------------------
+
+    async def answer_decision(self, namespace: str, name: str, status: IdentityDecisionStatus) -> None:
+        """Says in a decision's status what became of it; what it led to must be stored before."""
+        decision = self.store.decisions.get((namespace, name))
+        if decision is None:
+            return
+        status = status.model_copy(update={"conditions": ready(decision, self.now())})
+        with contextlib.suppress(NotFound):  # it went with its namespace
+            stored = await self._kube.apply(
+                IDENTITY_DECISIONS, _status_of(Key("IdentityDecision", namespace, name), status), subresource="status"
+            )
+            self.store.upsert("IdentityDecision", PROJECTIONS["IdentityDecision"](stored))
+
     # --- the kinds people write ----------------------------------------------------------------------------------
 
     async def _answer(self, key: Key) -> None:
@@ -437,6 +514,18 @@ class Engine:
         record = self.store.get(key)
         if not isinstance(record, Authored):
             return
+        if key.kind == "IdentityDecision":
+            if is_over(self.store, record, self.now(), self.judge.installation):
+                await self._delete(record)
+                return
+        elif key.kind in SUBJECT_KINDS:
+            # First what was decided about it: a review's deadline, for one, is what stood before it was attested.
+            for decision in self.store.decisions_about(record.namespace, record.uid):
+                if not is_settled(decision):
+                    await self._answer(Key("IdentityDecision", decision.namespace, decision.name))
+            record = self.store.get(key)
+            if not isinstance(record, Authored):
+                return
         status, due = authored_status(self.store, key, self.now(), self.judge.installation)
         if key.kind not in SUBJECT_KINDS:
             self.queue.at(key, due)  # a subject's own judgement knows this instant too and sets it
@@ -448,6 +537,12 @@ class Engine:
         except NotFound:
             return  # deleted meanwhile
         self.store.upsert(key.kind, PROJECTIONS[key.kind](stored))
+
+    async def _delete(self, decision: Authored[Any, Any]) -> None:
+        """Deletes a decision whose retention is over."""
+        with contextlib.suppress(NotFound):
+            await self._kube.delete(IDENTITY_DECISIONS, decision.name, decision.namespace, uid=decision.uid)
+        self.store.remove(decision.kind, decision.namespace, decision.name)
 
     async def _stalled(self, unread: Unprocessable) -> None:
         """Says in the status of an authored object that its spec cannot be processed. All else stays as it stands: what
@@ -492,6 +587,10 @@ class Engine:
 
     # --- reading for others --------------------------------------------------------------------------------------
 
+    def reviews(self) -> dict[str, int]:
+        """Claims and exceptions by the state of their review."""
+        return self._tallies.reviews(self.now())
+
     @property
     def suppressed(self) -> dict[str, int]:
         """Subjects whose findings the ceiling keeps unwritten, by namespace."""
@@ -500,6 +599,8 @@ class Engine:
     def stuck(self, seconds: float) -> str | None:
         """What is wrong when a worker has died, or keys wait and none was taken for so long; None when all is well."""
         dead = [task.get_name() for task in self._tasks if task.done()]
+        if self._decision_guards.ended():
+            dead.append("decision guards")
         if dead:
             return f"ended: {', '.join(dead)}"
         idle = asyncio.get_running_loop().time() - self.beat

@@ -81,7 +81,17 @@ class Judge:
                 enforcement=self._enforcement,
             )
             hold = _hold(holds, name, evaluation.uid)
-            next_step = step(rule, evaluation, before, t, hold, first_inventory=first, now=now, blocked=blocked)
+            next_step = step(
+                rule,
+                evaluation,
+                before,
+                t,
+                hold,
+                first_inventory=first,
+                now=now,
+                blocked=blocked,
+                decisions=self.store.decisions_about(key.namespace, before.uid) if before else (),
+            )
             moved.append(Moved(name, rule, before, next_step))
             instants.append(next_step.next)
             status = next_step.status
@@ -98,6 +108,8 @@ class Judge:
                         owner=evaluation.ownership.owner,
                         contact=evaluation.ownership.contact,
                         message=status.message,
+                        by_person=next_step.by_person,
+                        revoke=next_step.revoke,
                     )
                 )
         return Judgement(

@@ -3,24 +3,29 @@ attention. `Ready` says that the spec was processed, never that anything is comp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from tenure.api.base import ApiModel
+from tenure.api.base import ApiModel, format_timestamp
 from tenure.api.claim import MatchedCounts, OwnedIdentityStatus
 from tenure.api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from tenure.api.exception import IdentityExceptionStatus, MatchedTarget
 from tenure.api.names import LABEL_OWNER, ExceptionPhase, Rule
 from tenure.api.owner import IdentityOwnerStatus
 from tenure.api.policy import GovernancePolicyStatus
-from tenure.inventory.snapshot import Shared, evaluate
+from tenure.inventory.snapshot import Shared, evaluate, is_about
 from tenure.inventory.store import Store
+from tenure.model.evaluation import Evaluation, Standing
 from tenure.model.keys import Key
-from tenure.model.records import Authored
+from tenure.model.records import Authored, Secret, ServiceAccount
+from tenure.reconcile.verdicts import decision_status
+from tenure.rules.exceptions import AWAITING_APPROVAL, WAITING, active_since, is_frozen, stamp
 from tenure.rules.governance import Installation, is_platform, terms_of
 from tenure.rules.owners import answer, vacancy
 
 _Wanted = tuple[ConditionType, str, str]
+_TARGETS = (ServiceAccount, Secret, Authored)
 
 
 def authored_status(
@@ -36,6 +41,8 @@ def authored_status(
         return _policy(store, record, now, installation), None
     if key.kind == "OwnedIdentity":
         return _claim(store, key, record, now, installation)
+    if key.kind == "IdentityDecision":
+        return decision_status(store, record, now, installation)
     return _exception(store, key, record, now, installation)
 
 
@@ -149,11 +156,19 @@ def _claim(
     if Rule.OWNER_VACANT in violated:
         reason = vacancy(record.spec.owner, store.owners) or Reason.OWNER_MISSING
         wanted.append((ConditionType.VACANT, reason, violated[Rule.OWNER_VACANT]))
+    wanted += _review(key, violated)
     before: OwnedIdentityStatus | None = record.status
+    accountable = evaluation.ownership.owner
+    since = now
+    if before is None or before.observed_generation < 0:
+        since = record.spec_changed or record.created
+    elif before.accountable == accountable:
+        since = before.accountable_since or record.spec_changed or record.created
     expired = record.spec.expires_at if record.spec.expires_at and record.spec.expires_at <= now else None
     return OwnedIdentityStatus(
         observed_generation=record.generation,
-        accountable=evaluation.ownership.owner,
+        accountable=accountable,
+        accountable_since=since,
         matched=MatchedCounts(
             service_accounts=evaluation.covered.get("ServiceAccount", 0),
             secrets=evaluation.covered.get("Secret", 0),
@@ -161,10 +176,26 @@ def _claim(
             entitlements=len(record.spec.entitlements),
         ),
         expired=expired,
-        attested=before.attested if before else None,
-        review_due=before.review_due if before else None,
+        attested=evaluation.attested,
+        attested_by=evaluation.attested_by,
+        review_due=evaluation.review_due,
         conditions=_conditions(record, wanted, now),
     ), evaluation.next_change
+
+
+def _review(key: Key, violated: Mapping[Rule, str]) -> list[_Wanted]:
+    """What to do about a review that nobody did."""
+    if Rule.REVIEW_OVERDUE not in violated:
+        return []
+    text = f"{violated[Rule.REVIEW_OVERDUE]} Attest, or change it: `{command('attest', key)}`."
+    return [(ConditionType.DECISION_PENDING, Reason.AWAITING_REVIEW, text)]
+
+
+def command(verb: str, key: Key) -> str:
+    """The command that decides with this verb: a party's verb such as approve-security goes with its verdict's."""
+    verdict = {"consult": "approve", "force": "approve"}.get(verb.split("-")[0], verb.split("-")[0])
+    with_verb = f" --verb {verb}" if verb != verdict else ""
+    return f"tenure {verdict} {key.kind.lower()}/{key.name} -n {key.namespace}{with_verb} --reason …"
 
 
 def _exception(
@@ -175,43 +206,93 @@ def _exception(
     if standing is None:
         return IdentityExceptionStatus(observed_generation=record.generation), None
     before: IdentityExceptionStatus | None = record.status
-    same_spec = before is not None and before.observed_generation == record.generation
     active = standing.phase is ExceptionPhase.ACTIVE
-    was_active = same_spec and before is not None and before.active_since is not None
-    matched: tuple[MatchedTarget, ...] = ()
-    since = None
-    if before is not None and was_active:
-        # What a selector matched is frozen when the exception becomes active; only a change of spec asks anew.
-        matched, since = before.matched, before.active_since
-    elif active:
+    if before is not None and is_frozen(record):
+        # What a selector matched is frozen at the first approval; only a change of spec asks anew.
+        matched = before.matched
+    elif active or standing.approved is not None:
         matched = tuple(MatchedTarget(kind=p.kind, name=p.name, uid=p.uid) for p in evaluation.pins[:1000])
-        since = now
-    wanted: list[_Wanted] = []
-    if standing.phase is ExceptionPhase.PENDING:
-        wanted.append(
-            (ConditionType.DECISION_PENDING, Reason.AWAITING_APPROVAL, f"It waives nothing yet. {standing.failing}")
-        )
+    else:
+        matched = ()
     return IdentityExceptionStatus(
         observed_generation=record.generation,
         phase=standing.phase,
         reason=standing.reason,
-        message=_said(standing.phase, standing.failing, len(matched)),
+        message=_said(standing, len(matched)),
         failing=standing.failing,
         matched=matched,
         requested_by=record.spec.requested_by or "",
-        active_since=since,
+        stamped=stamp(record),
+        active_since=active_since(record) or standing.active_since,
+        decided=standing.decided,
+        counted=standing.counted,
+        forced=standing.forced,
+        review_due=evaluation.review_due,
+        attested=evaluation.attested,
         expired=record.spec.expires_at if standing.phase is ExceptionPhase.EXPIRED else None,
-        renewals=before.renewals if before else 0,
-        conditions=_conditions(record, wanted, now),
+        renewals=_renewals(store, record),
+        conditions=_conditions(record, _wanted(store, key, record, evaluation, standing), now),
     ), evaluation.next_change
 
 
-def _said(phase: ExceptionPhase, failing: str, targets: int) -> str:
-    if phase is ExceptionPhase.ACTIVE:
-        return f"Waives the named rules for {targets} subject(s), frozen when it became active."
-    if phase is ExceptionPhase.EXPIRED:
+def _wanted(
+    store: Store, key: Key, record: Authored[Any, Any], evaluation: Evaluation, standing: Standing
+) -> list[_Wanted]:
+    """What of an exception needs somebody's attention."""
+    violated = {v.rule: v.message for v in evaluation.violations}
+    wanted = _review(key, violated)
+    if standing.phase is ExceptionPhase.PENDING:
+        text = f"It waives nothing yet. {standing.failing}."
+        if standing.reason in (AWAITING_APPROVAL, WAITING):
+            unheard = [consulted for consulted in standing.unheard if consulted not in standing.missing]
+            decide = " ; ".join(f"`{command(verb, key)}`" for verb in (*standing.missing, *unheard))
+            text += f" Decide with {decide}." if decide else " It becomes active then by itself."
+        else:
+            text += " Change its spec."
+        wanted.append((ConditionType.DECISION_PENDING, Reason.AWAITING_APPROVAL, text))
+    elif standing.phase is ExceptionPhase.ACTIVE:
+        if standing.disallowed:
+            text = f"It goes on until {format_timestamp(record.spec.expires_at)}, but now the policy would say no:"
+            wanted.append((ConditionType.DISALLOWED, Reason.POLICY_CHANGED, f"{text} {standing.disallowed}."))
+        if not evaluation.needed:
+            wanted.append(_unneeded(store, record))
+    return wanted
+
+
+def _unneeded(store: Store, record: Authored[Any, Any]) -> _Wanted:
+    status: IdentityExceptionStatus | None = record.status
+    if status is not None and is_frozen(record):
+        found = [(store.get(Key(match.kind, record.namespace, match.name)), match.uid) for match in status.matched]
+        if not any(isinstance(target, _TARGETS) and target.uid == uid for target, uid in found):
+            text = "Nothing that it was approved for exists any more. Delete it."
+            return ConditionType.UNNEEDED, Reason.TARGET_GONE, text
+    rules = ", ".join(rule.value for rule in record.spec.rules)
+    text = f"Nothing it covers violates {rules} any more. Delete it: debt that is paid back is not carried on."
+    return ConditionType.UNNEEDED, Reason.NO_FINDING, text
+
+
+def _renewals(store: Store, record: Authored[Any, Any]) -> int:
+    """The most that any of its targets has been renewed for any of its rules."""
+    rules = set(record.spec.rules)
+    debts = [
+        finding.status.debt.renewals
+        for finding in store.findings_in(record.namespace)
+        if finding.spec.rule in rules
+        and finding.status is not None
+        and finding.status.debt.renewals
+        and is_about(store, record, Key(finding.spec.subject.kind, record.namespace, finding.spec.subject.name))
+    ]
+    return max(debts, default=0)
+
+
+def _said(standing: Standing, targets: int) -> str:
+    if standing.phase is ExceptionPhase.ACTIVE:
+        return f"Waives the named rules for {targets} subject(s), frozen when it was approved."
+    if standing.phase is ExceptionPhase.EXPIRED:
         return "It is over and waives nothing. What it waived is judged again."
-    return f"It waives nothing yet: {failing}" if failing else ""
+    if standing.phase is ExceptionPhase.PENDING:
+        return f"It waives nothing yet: {standing.failing}" if standing.failing else ""
+    return f"It waives nothing until its spec changes: {standing.failing}"
 
 
 def _conditions(record: Authored[Any, Any], wanted: list[_Wanted], now: datetime) -> tuple[Condition, ...]:

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from tenure.api.names import IdentityClass
 from tenure.inventory.store import Store
 from tenure.model.evaluation import Evaluation
 from tenure.model.keys import Key
-from tenure.model.records import Binding, Role, Secret, ServiceAccount
+from tenure.model.records import Authored, Binding, Role, Secret, ServiceAccount
 from tenure.rules.secrets import is_credential
 from tenure.telemetry.metrics import Metrics
-from tenure.telemetry.observed import Credential, CredentialState, Entitlement, Identity, credential_type
+from tenure.telemetry.observed import (
+    Credential,
+    CredentialState,
+    Entitlement,
+    Identity,
+    ReviewState,
+    credential_type,
+)
+
+_NEAR: Final = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """From when its interval runs, and when it is over."""
+
+    since: datetime
+    due: datetime
+
+    def state(self, now: datetime) -> ReviewState:
+        """Due in the last tenth of the interval, but no longer than 14 days before."""
+        if now >= self.due:
+            return "Overdue"
+        return "Due" if now >= self.due - min((self.due - self.since) / 10, _NEAR) else "Scheduled"
 
 
 class Tallies:
@@ -20,6 +46,7 @@ class Tallies:
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
+        self._reviews: dict[Key, Review] = {}
 
     def all(self) -> None:
         """Counts every binding once, at start."""
@@ -31,6 +58,11 @@ class Tallies:
         key = evaluation.key
         ownership = evaluation.ownership
         record = self._store.get(key)
+        if evaluation.exists and evaluation.review_due is not None and isinstance(record, Authored):
+            since = max(filter(None, (record.spec_changed or record.created, evaluation.attested)))
+            self._reviews[key] = Review(since, evaluation.review_due)
+        else:
+            self._reviews.pop(key, None)
         if not evaluation.exists or record is None:
             self._metrics.tally(key, None)
         elif isinstance(record, ServiceAccount):
@@ -42,6 +74,10 @@ class Tallies:
                 Credential(credential_type(record.type), state, ownership.state) if is_credential(record) else None
             )
             self._metrics.tally(key, counted)
+
+    def reviews(self, now: datetime) -> dict[str, int]:
+        """Reviews by state at this instant: what falls due meanwhile needs no event."""
+        return Counter(review.state(now) for review in self._reviews.values())
 
     def changed(self, kind: str, old: Any, new: Any) -> None:
         """A store listener's part: bindings themselves, and those that a role or an identity brings to life."""

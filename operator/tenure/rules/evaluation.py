@@ -7,12 +7,12 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from tenure.api.names import IdentityClass
-from tenure.model.evaluation import Evaluation, ExceptionRecord, Ownership, Violation
+from tenure.api.names import ExceptionPhase, IdentityClass
+from tenure.model.evaluation import Evaluation, ExceptionRecord, Ownership, Standing, Violation
 from tenure.model.facts import Facts
 from tenure.model.keys import Key
-from tenure.model.records import Authored, Secret, ServiceAccount
-from tenure.rules import coverage, credentials, exceptions, ownership, residual
+from tenure.model.records import Secret, ServiceAccount
+from tenure.rules import coverage, credentials, exceptions, ownership, residual, reviews
 from tenure.rules.case import Case
 from tenure.rules.coverage import Cover
 from tenure.rules.secrets import is_credential
@@ -23,10 +23,15 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = MappingProxyType(
     {
         "ServiceAccount": (ownership.unowned,),
         "Secret": (credentials.credential_too_old, credentials.legacy_token, ownership.unowned),
-        "OwnedIdentity": (ownership.claim_conflict, ownership.owner_vacant, ownership.ownership_expired),
+        "OwnedIdentity": (
+            ownership.claim_conflict,
+            ownership.owner_vacant,
+            ownership.ownership_expired,
+            reviews.review_overdue,
+        ),
     }
 )
-"""The rules of each kind in the order of their ids (ExceptionLapsed, which takes more, stands in `_exception`)."""
+"""The rules of each kind in the order of their ids (those on exceptions, which take more, stand in `_exception`)."""
 
 KINDS: Final = frozenset({*CHECKS, "IdentityException"})
 """Kinds that can be evaluated."""
@@ -53,7 +58,7 @@ def _subject(facts: Facts, now: datetime) -> Evaluation:
     assert isinstance(record, ServiceAccount | Secret)
     cover = coverage.cover(facts, now)
     case = Case(facts, now, cover, ownership.of_subject(facts, cover))
-    found = exceptions.about(facts)
+    found = exceptions.standings(facts, now)
     aging = isinstance(record, Secret) and is_credential(record)
     return Evaluation(
         key=facts.key,
@@ -65,11 +70,11 @@ def _subject(facts: Facts, now: datetime) -> Evaluation:
         ownership=case.ownership,
         risk=facts.risk,
         violations=_violations(case),
-        waivers=exceptions.waivers(found, facts, now),
+        waivers=exceptions.waivers(found, facts),
         next_change=_next(
             now,
             coverage.ends(facts),
-            _ends(found),
+            exceptions.changes(found),
             (credentials.too_old_at(case),) if aging else (),
         ),
         managed_by=record.managed_by,
@@ -83,7 +88,8 @@ def _subject(facts: Facts, now: datetime) -> Evaluation:
 def _claim(facts: Facts, now: datetime) -> Evaluation:
     claim = facts.claim
     case = Case(facts, now, Cover(), ownership.of_claim(facts, claim))
-    found = exceptions.about(facts)
+    found = exceptions.standings(facts, now)
+    review = reviews.of_claim(case)
     return Evaluation(
         key=facts.key,
         uid=claim.uid,
@@ -94,22 +100,30 @@ def _claim(facts: Facts, now: datetime) -> Evaluation:
         ownership=case.ownership,
         risk=facts.risk,
         violations=_violations(case),
-        waivers=exceptions.waivers(found, facts, now),
-        next_change=_next(now, [c.spec.expires_at for c in facts.claims], _ends(found)),
+        waivers=exceptions.waivers(found, facts),
+        next_change=_next(now, [c.spec.expires_at for c in facts.claims], exceptions.changes(found), (review.due,)),
         exceptions=_keys(found),
         covered=coverage.counts(facts),
+        review_due=review.due,
+        attested=review.attested,
+        attested_by=review.by,
+        rulings=review.rulings,
     )
 
 
 def _exception(facts: Facts, now: datetime) -> Evaluation:
     exception = facts.exception
     case = Case(facts, now, Cover(), ownership.of_exception(facts))
-    standing = exceptions.state(exception, facts.governance, now)
-    violation, later = None, None
-    if now >= exception.spec.expires_at:
+    standing = exceptions.standing_of(exception, facts, now)
+    review = reviews.of_exception(exception, standing, facts.decisions.get(exception.uid, ()))
+    found: list[Violation | None] = [reviews.overdue(facts, review, now)]
+    needed, later = True, None
+    if standing.phase is ExceptionPhase.EXPIRED:
         targets = {target.key: evaluate(target, now) for target in exceptions.frozen(facts)}
-        violation = exceptions.lapsed(case, {key: judged.violations for key, judged in targets.items()})
+        found.insert(0, exceptions.lapsed(case, {key: judged.violations for key, judged in targets.items()}))
         later = _next(now, (judged.next_change for judged in targets.values()))
+    elif standing.phase is ExceptionPhase.ACTIVE:
+        needed, later = _needed(facts, standing, now)
     return Evaluation(
         key=facts.key,
         uid=exception.uid,
@@ -119,11 +133,30 @@ def _exception(facts: Facts, now: datetime) -> Evaluation:
         governance=facts.governance,
         ownership=case.ownership,
         risk=facts.risk,
-        violations=(violation,) if violation is not None else (),
-        next_change=_next(now, (standing.until, later)),
+        violations=tuple(violation for violation in found if violation is not None),
+        next_change=_next(now, (standing.until, later, review.due)),
         standing=standing,
-        pins=exceptions.pins(facts),
+        pins=exceptions.pins(facts, standing),
+        review_due=review.due,
+        attested=review.attested,
+        attested_by=review.by,
+        needed=needed,
     )
+
+
+def _needed(facts: Facts, standing: Standing, now: datetime) -> tuple[bool, datetime | None]:
+    """Whether a target violates a rule that the exception names, and when that may change by itself. The first that
+    does is enough: with five hundred targets, one of which changes, all others are left alone."""
+    wanted = set(facts.exception.spec.rules)
+    later: list[datetime | None] = []
+    for target in facts.targets:
+        if target.record is None or not exceptions.covers(facts.exception, standing, target.key.kind, target.record):
+            continue
+        judged = evaluate(target, now)
+        if any(violation.rule in wanted for violation in judged.violations):
+            return True, judged.next_change
+        later.append(judged.next_change)
+    return False, _next(now, later)
 
 
 def _gone(facts: Facts) -> Evaluation:
@@ -164,12 +197,8 @@ def _bindings(facts: Facts) -> tuple[Key, ...]:
     return tuple(sorted(keys))
 
 
-def _ends(found: Iterable[ExceptionRecord]) -> list[datetime]:
-    return [exception.spec.expires_at for exception in found]
-
-
-def _keys(found: Iterable[Authored]) -> tuple[Key, ...]:  # type: ignore[type-arg]
-    return tuple(Key(authored.kind, authored.namespace, authored.name) for authored in found)
+def _keys(found: Iterable[tuple[ExceptionRecord, Standing]]) -> tuple[Key, ...]:
+    return tuple(Key(exception.kind, exception.namespace, exception.name) for exception, _ in found)
 
 
 def _next(now: datetime, *instants: Iterable[datetime | None]) -> datetime | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tenure.api.conditions import Reason
+from tenure.model.evaluation import Rung
 from tenure.model.facts import Owner
 
 Owners = Mapping[str, Owner]
@@ -24,6 +25,8 @@ class Answer:
     """The accountable owner has an escalation step to an owner that exists and is not suspended."""
     contact: str = ""
     """The accountable owner's first contact, "Email payments@example.com"."""
+    ladder: tuple[Rung, ...] = ()
+    """The accountable owner's steps of escalation on which somebody answers, by share."""
 
     @property
     def words(self) -> str:
@@ -49,14 +52,29 @@ def answer(name: str, owners: Owners) -> Answer:
     owner = owners.get(accountable)
     if owner is None:
         return Answer(name, accountable, vacant)
-    contacts = owner.spec.contacts
     return Answer(
         name,
         accountable,
         vacant,
         escalation=any(_live(step.to, owners) for step in owner.spec.escalation),
-        contact=f"{contacts[0].type} {contacts[0].value}" if contacts else "",
+        contact=contact(owner),
+        ladder=tuple(_rungs(owner, owners)),
     )
+
+
+def contact(owner: Owner) -> str:
+    """The owner's first contact, "Email payments@example.com", "" without one."""
+    first = next(iter(owner.spec.contacts), None)
+    return f"{first.type} {first.value}" if first is not None else ""
+
+
+def _rungs(owner: Owner, owners: Owners) -> Iterator[Rung]:
+    """Where a step leads to an owner that is vacant, its stand-in answers; where nobody does, the step is left out."""
+    for step in sorted(owner.spec.escalation, key=lambda step: step.share):
+        name = step.to if vacancy(step.to, owners) is None else _stand_in(step.to, owners)
+        to = owners.get(name)
+        if to is not None and _live(name, owners):
+            yield Rung(step.share, name, contact(to))
 
 
 def vacancy(name: str, owners: Owners) -> Reason | None:

@@ -84,6 +84,7 @@ def _answered(
         vacant=vacant,
         escalation=answer.escalation,
         contact=answer.contact,
+        ladder=answer.ladder,
     )
 
 

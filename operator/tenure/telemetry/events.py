@@ -29,6 +29,7 @@ CONTROLLER: Final = f"{GROUP}/operator"
 
 # Reasons: CamelCase, fixed here, at most 128 characters; each says what changed, never that something is still so.
 DECISION_OVERDUE: Final = "DecisionOverdue"
+ESCALATED: Final = "Escalated"
 IDENTITY_QUARANTINED: Final = "IdentityQuarantined"
 CREDENTIAL_QUARANTINED: Final = "CredentialQuarantined"
 STAGE_VERIFIED: Final = "StageVerified"

@@ -75,6 +75,7 @@ RULES: Final = (
     Rule.OWNER_VACANT,
     Rule.CLAIM_CONFLICT,
     Rule.OWNERSHIP_EXPIRED,
+    Rule.REVIEW_OVERDUE,
     Rule.CREDENTIAL_TOO_OLD,
     Rule.LEGACY_TOKEN,
     Rule.EXCEPTION_LAPSED,
@@ -86,6 +87,7 @@ ACTIONS: Final = (Verdict.QUARANTINE.value, Verdict.RELEASE.value, Verdict.REVOK
 ACTION_KINDS: Final = ("ServiceAccount", "Secret")
 OUTCOMES: Final = ("verified", "failed")
 BLOCKED_CAUSES: Final = (
+    "Audit",
     Reason.BLAST_RADIUS.value,
     Reason.CEILING.value,
     "EnforcementOff",
@@ -119,6 +121,9 @@ QUEUE_REASONS: Final = (
     *(cause for cause in BLOCKED_CAUSES if cause != Reason.CEILING.value),
 )
 """Why an act waits in the queue. Ready: for nothing but its turn."""
+REVIEW_STATES: Final = ("Scheduled", "Due", "Overdue")
+STEPS: Final = tuple(str(step) for step in range(1, 9))
+"""Steps of escalation: an owner has no more."""
 SOURCE_STATES: Final = ("Fresh", "Stale", "Missing")
 DUE_OUTCOMES: Final = ("met", "missed")
 
@@ -204,6 +209,11 @@ class Metrics:
         self._released_early = self._counter(
             "quarantines_released_early_total", "Quarantines that a person ended while a finding wanted them."
         )
+        self._escalated = self._counter(
+            "escalations_total", "Steps of escalation that undecided findings took.", ("step",)
+        )
+        for step in STEPS:
+            self._escalated.labels(step)
         self._tripwire = self._counter("tripwire_attempts_total", "Attempted uses of quarantined credentials.")
 
     def _histogram(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
@@ -264,6 +274,10 @@ class Metrics:
     def released_early(self) -> None:
         """A person deleted a Quarantine that a finding still wanted."""
         self._released_early.inc()
+
+    def escalated(self, step: int) -> None:
+        """A finding took its step of this number, from 1 on."""
+        self._escalated.labels(str(step)).inc()
 
     def tripwire(self, n: int = 1) -> None:
         """Attempted uses of quarantined credentials."""
@@ -393,6 +407,8 @@ class _State(Collector):
             phase = exception.status.phase if exception.status else ExceptionPhase.PENDING
             exceptions[exception.spec.class_.value, phase.value] += 1
         yield _gauge("exceptions", "Exceptions by phase.", ("class", "phase"), exceptions)
+        reviews = dict.fromkeys(REVIEW_STATES, 0) | dict(self._observed.reviews())
+        yield _gauge("reviews", "Reviews of claims and exceptions.", ("state",), _single(reviews))
         stages = dict.fromkeys((stage.value for stage in Stage), 0)
         for quarantine in self._observed.quarantines():
             for stage in quarantine.status.stages if quarantine.status else ():

@@ -26,6 +26,9 @@ EntitlementState = Literal["Effective", "Dangling"]
 """Dangling: the binding names a role or an identity that does not exist; it may come alive without anybody binding
 it."""
 
+ReviewState = Literal["Scheduled", "Due", "Overdue"]
+"""Due: within the last tenth of the interval, and at most 14 days before its end."""
+
 _CREDENTIAL_TYPES: Mapping[str, CredentialType] = {
     "kubernetes.io/service-account-token": "ServiceAccountToken",
     "kubernetes.io/tls": "TLS",
@@ -90,6 +93,9 @@ class Observed(Protocol):
         {"decisions_due_total": {(risk, outcome): n}, "exception_renewals_total": {(class,): n}}. None while they are
         not known yet: a 0 in their place would be a reset to Prometheus, and all would count twice."""
 
+    def reviews(self) -> Mapping[str, int]:
+        """Claims and exceptions whose review is Scheduled, Due or Overdue."""
+
     def queue(self) -> Mapping[str, int]:
         """Acts that wait, by reason (see metrics.QUEUE_REASONS)."""
 
@@ -114,6 +120,9 @@ class Nothing:
         return ()
 
     def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]] | None:
+        return {}
+
+    def reviews(self) -> Mapping[str, int]:
         return {}
 
     def queue(self) -> Mapping[str, int]:

@@ -3,84 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenure.api.names import DecisionSource, DueOutcome, Mode, OnDeadline, Phase, Risk, Rule, Verdict
-from tenure.decide.finding import Finding, Step, finding_name, step
-from tenure.decide.hold import Hold
-from tenure.decide.terms import Terms
-from tenure.model.evaluation import Evaluation, Governance, Ownership, RiskGrade, Violation, Waiver
-from tenure.model.keys import Key
-from tenure.model.records import Authored
-
-T0 = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
-KEY = Key("ServiceAccount", "payments", "ci")
-DAY = timedelta(days=1)
-
-TERMS = Terms(
-    decide_within=10 * DAY,
-    on_deadline=OnDeadline.QUARANTINE,
-    mode=Mode.ENFORCE,
-    reference="GovernancePolicy/default",
+from tenure.api.names import DecisionSource, DueOutcome, Mode, Phase, Risk, Rule, Verdict
+from tenure.model.evaluation import Ownership, RiskGrade, Rung, Violation
+from tests.unit.decide.life import (
+    CLAIMED,
+    DAY,
+    OPEN,
+    T0,
+    TERMS,
+    WAIVER,
+    Life,
+    at,
+    evaluation,
+    hold_of_policy,
+    violation,
 )
-
-
-def at(days: float) -> datetime:
-    return T0 + timedelta(days=days)
-
-
-def violation(rule: Rule = Rule.UNOWNED, risk: Risk = Risk.LOW, observable: datetime = T0 - DAY) -> Violation:
-    return Violation(rule, observable, "because", RiskGrade(risk, ("a reason",)))
-
-
-def evaluation(
-    *violations: Violation, ownership: Ownership | None = None, waiver: Waiver | None = None, uid: str = "u1"
-) -> Evaluation:
-    return Evaluation(
-        key=KEY,
-        uid=uid,
-        exists=bool(uid),
-        created=T0 - DAY,
-        deleting=False,
-        governance=Governance(),
-        ownership=ownership or Ownership("none"),
-        risk=RiskGrade(Risk.LOW),
-        violations=violations,
-        waivers={Rule.UNOWNED: waiver} if waiver else {},
-    )
-
-
-OPEN = evaluation(violation())
-CLAIMED = evaluation(
-    ownership=Ownership("declared", "payments", claim=Key("OwnedIdentity", "payments", "all"), claim_changed=at(4))
-)
-
-
-class Life:
-    """One finding's history: each call stores the step as the API server would."""
-
-    def __init__(self, terms: Terms = TERMS) -> None:
-        self.terms = terms
-        self.stored: Finding | None = None
-        self.last = Step()
-
-    def __call__(
-        self, now: datetime, judged: Evaluation = OPEN, hold: Hold | None = None, first: datetime = T0 - 5 * DAY
-    ) -> Finding:
-        self.last = step(Rule.UNOWNED, judged, self.stored, self.terms, hold, first_inventory=first, now=now)
-        assert self.last.spec is not None
-        assert self.last.status is not None
-        self.stored = Authored(
-            "IdentityFinding", "payments", finding_name(KEY, Rule.UNOWNED), "f1", 1, "1", T0, self.last.spec,
-            self.last.status,
-        )  # fmt: skip
-        again = step(Rule.UNOWNED, judged, self.stored, self.terms, hold, first_inventory=first, now=now)
-        assert (again.spec, again.status) == (self.last.spec, self.last.status), "the same facts twice change nothing"
-        return self.stored
 
 
 def test_it_opens_with_a_deadline_counted_from_detection() -> None:
@@ -229,7 +172,7 @@ def test_a_namesake_goes_on_with_the_clock_and_raises_the_revision() -> None:
 def test_deleting_a_quarantined_subject_and_making_it_again_restarts_no_clock() -> None:
     life = Life()
     life(T0)
-    life(at(10), hold=_hold(enforced=at(10)))
+    life(at(10), hold=hold_of_policy(enforced=at(10)))
     status = life(at(10.1), evaluation(violation(), uid="u2")).status
     assert status is not None
     assert (status.phase, status.opening, status.due) == (Phase.OPEN, 2, at(11.1))
@@ -268,9 +211,6 @@ def test_a_changed_policy_moves_no_deadline() -> None:
         assert status.due == at(10)
 
 
-WAIVER = Waiver(Key("IdentityException", "payments", "w"), "Migration", at(2), at(20))
-
-
 def test_an_exception_decides_and_its_end_reopens() -> None:
     life = Life()
     life(T0)
@@ -293,19 +233,15 @@ def test_restart_clock_gives_a_lapsed_exception_the_whole_time() -> None:
     assert status.due == at(30)
 
 
-def _hold(enforced: datetime | None = None, **more: object) -> Hold:
-    return Hold("Quarantine/q", Verdict.QUARANTINE, at(10), enforced=enforced, verified=enforced, **more)  # type: ignore[arg-type]
-
-
 def test_the_policy_decides_at_the_deadline_whenever_its_act_begins() -> None:
     life = Life()
     life(T0)
     life(at(10.2))
-    begun = life(at(10.2), hold=_hold()).status
+    begun = life(at(10.2), hold=hold_of_policy()).status
     assert begun is not None
     assert begun.decision is not None
     assert (begun.phase, begun.decided, begun.decision.source) == (Phase.OPEN, at(10), DecisionSource.POLICY)
-    done = life(at(10.3), hold=_hold(enforced=at(10.3))).status
+    done = life(at(10.3), hold=hold_of_policy(enforced=at(10.3))).status
     assert done is not None
     assert (done.phase, done.enforced, done.verified) == (Phase.QUARANTINED, at(10.3), at(10.3))
     assert done.due_outcome is DueOutcome.MISSED
@@ -315,8 +251,8 @@ def test_the_policy_decides_at_the_deadline_whenever_its_act_begins() -> None:
 def test_a_claim_ends_a_quarantine_and_the_policys_decision_stays() -> None:
     life = Life()
     life(T0)
-    life(at(10), hold=_hold(enforced=at(10)))
-    status = life(at(11), CLAIMED, _hold(enforced=at(10))).status
+    life(at(10), hold=hold_of_policy(enforced=at(10)))
+    status = life(at(11), CLAIMED, hold_of_policy(enforced=at(10))).status
     assert status is not None
     assert status.decision is not None
     assert (status.phase, status.decision.source) == (Phase.RESOLVED, DecisionSource.POLICY)
@@ -326,8 +262,8 @@ def test_a_claim_ends_a_quarantine_and_the_policys_decision_stays() -> None:
 def test_a_persons_release_reopens_with_the_whole_time_from_the_release() -> None:
     life = Life()
     life(T0)
-    life(at(10), hold=_hold(enforced=at(10)))
-    released = _hold(enforced=at(10), released=at(12), ending=True)
+    life(at(10), hold=hold_of_policy(enforced=at(10)))
+    released = hold_of_policy(enforced=at(10), released=at(12), ending=True)
     status = life(at(12.5), hold=released).status
     assert status is not None
     assert (status.phase, status.released, status.due) == (Phase.OPEN, at(12), at(22))
@@ -341,7 +277,7 @@ def test_a_persons_release_reopens_with_the_whole_time_from_the_release() -> Non
 def test_a_quarantine_that_vanished_counts_as_released() -> None:
     life = Life()
     life(T0)
-    life(at(10), hold=_hold(enforced=at(10)))
+    life(at(10), hold=hold_of_policy(enforced=at(10)))
     status = life(at(12)).status
     assert status is not None
     assert (status.phase, status.due, status.released) == (Phase.OPEN, at(22), at(12))
@@ -360,8 +296,8 @@ def test_the_end_of_the_subject_decides() -> None:
 def test_revocation_is_told_to_its_end() -> None:
     life = Life()
     life(T0)
-    life(at(10), hold=_hold(enforced=at(10)))
-    gone = _hold(enforced=at(10), revoke_at=at(11), revoke_started=at(11), revoked=at(11.1), ending=False)
+    life(at(10), hold=hold_of_policy(enforced=at(10)))
+    gone = hold_of_policy(enforced=at(10), revoke_at=at(11), revoke_started=at(11), revoked=at(11.1), ending=False)
     status = life(at(11.1), evaluation(uid=""), gone).status
     assert status is not None
     assert [(a.verdict, a.decided, a.verified) for a in status.acts] == [
@@ -393,7 +329,7 @@ def test_a_finding_with_everything_in_it_stays_below_four_kibibytes() -> None:
     )
     life = Life()
     life(T0, judged)
-    found = life(at(10), judged, _hold(enforced=at(10), error="e" * 500))
+    found = life(at(10), judged, hold_of_policy(enforced=at(10), error="e" * 500))
     assert found.status is not None
     import json
 
@@ -403,9 +339,10 @@ def test_a_finding_with_everything_in_it_stays_below_four_kibibytes() -> None:
 
 moves = st.lists(
     st.tuples(
-        st.floats(min_value=0.01, max_value=4),
+        st.floats(min_value=-1, max_value=4),
         st.sampled_from(["open", "claimed", "waived", "gone", "high"]),
         st.sampled_from(["none", "hold", "enforced"]),
+        st.sampled_from([None, None, Verdict.QUARANTINE, Verdict.REVOKE]),
     ),
     min_size=1,
     max_size=12,
@@ -414,21 +351,27 @@ moves = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(moves)
-def test_while_it_is_open_due_never_moves_later_and_outcomes_count_once(history: list[tuple[float, str, str]]) -> None:
+def test_while_it_is_open_due_never_moves_later_and_outcomes_count_once(
+    history: list[tuple[float, str, str, Verdict | None]],
+) -> None:
+    """Whatever happens, in whatever order, and while the clock is set back now and then."""
+    ladder = (Rung(0.3, "platform"), Rung(0.6, "security"))
     judged = {
         "open": OPEN,
         "claimed": CLAIMED,
         "waived": evaluation(violation(), waiver=WAIVER),
         "gone": evaluation(uid=""),
-        "high": evaluation(violation(risk=Risk.HIGH)),
+        "high": evaluation(violation(risk=Risk.HIGH), ownership=Ownership("none", "payments", ladder=ladder)),
     }
     life, now = Life(), T0
     life(now)
-    for days, what, holding in history:
+    for number, (days, what, holding, verdict) in enumerate(history):
+        if verdict is not None:
+            life.decide(verdict, now, f"d{number}", revision=life.stored.spec.revision if life.stored else 1)
         before = life.stored.status if life.stored else None
         assert before is not None
         now += timedelta(days=days)
-        hold = None if holding == "none" else _hold(enforced=now if holding == "enforced" else None)
+        hold = None if holding == "none" else hold_of_policy(enforced=now if holding == "enforced" else None)
         after = life(now, judged[what], hold).status
         assert after is not None
         assert after.due is not None
@@ -440,8 +383,11 @@ def test_while_it_is_open_due_never_moves_later_and_outcomes_count_once(history:
                 assert (after.decided, after.decision) == (before.decided, before.decision)
             if before.due_outcome is not DueOutcome.PENDING:
                 assert after.due_outcome is before.due_outcome
+            assert after.accountable.step >= before.accountable.step
         else:
             assert after.opening == before.opening + 1
-        if life.last.act is not None:
+            assert after.debt.renewals >= before.debt.renewals
+            assert after.debt.exempt_seconds >= before.debt.exempt_seconds
+        if life.last.act is not None and not life.last.by_person:  # a person's waits for no instant
             assert after.enforce_not_before is not None
             assert now >= after.enforce_not_before

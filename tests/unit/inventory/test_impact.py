@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenure.api.claim import OwnedIdentitySpec
+from tenure.api.decision import IdentityDecisionSpec, IdentityDecisionStatus
 from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
+from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.owner import IdentityOwnerSpec
 from tenure.api.policy import GovernancePolicySpec
 from tenure.api.quarantine import QuarantineSpec
@@ -93,6 +95,7 @@ def _exception(draw: st.DrawFn) -> dict[str, Any]:
         "class": "AcceptedRisk",
         "owner": draw(st.sampled_from(OWNERS)),
         "justification": "j",
+        "requestedBy": "alice",
         "expiresAt": draw(instants),
     }
 
@@ -116,6 +119,11 @@ def _policy(draw: st.DrawFn) -> dict[str, Any]:
             )
         )
     )
+    if draw(st.booleans()):
+        asked: list[Any] = draw(st.sampled_from(([], [{"verb": "approve"}])))
+        spec["exceptions"] = {"classes": [{"class": "AcceptedRisk", "approvals": asked, "maxRenewals": 1}]}
+    if draw(st.booleans()):
+        spec["reviews"] = [{"interval": "30d"}]
     spec["credentials"] = {"maxAge": draw(st.sampled_from(("90d", "200d")))}
     return spec
 
@@ -210,6 +218,8 @@ KINDS = (
     "IdentityException",
     "GovernancePolicy",
     "Quarantine",
+    "IdentityDecision",
+    "IdentityFinding",
 )
 
 
@@ -226,8 +236,9 @@ def _neighbours(history: History) -> None:
 
 
 RIGHTS = ("ServiceAccount", "Binding", "Binding", "Role", "Role", "Secret", "OwnedIdentity")
+WAIVERS = ("IdentityException", "IdentityDecision", "IdentityDecision", "IdentityFinding", "Secret", "GovernancePolicy")
 USE = ("Pod", "Pod", "Quarantine", "ServiceAccount", "Secret")
-MIXES = {"everything": (100, KINDS), "rights": (100, RIGHTS), "use": (80, USE)}
+MIXES = {"everything": (100, KINDS), "rights": (100, RIGHTS), "use": (80, USE), "waivers": (200, WAIVERS)}
 """(examples, kinds): rare coincidences, such as a namespace's only Critical ServiceAccount, need a denser history"""
 
 
@@ -305,16 +316,23 @@ def _pod(draw: st.DrawFn, history: History) -> tuple[str, str, Any]:
 
 
 def _own_kind(draw: st.DrawFn, history: History, kind: str) -> None:
-    namespaced = kind in ("OwnedIdentity", "IdentityException", "Quarantine")
+    namespaced = kind not in ("IdentityOwner", "GovernancePolicy")
     namespace = draw(namespaces) if namespaced else ""
-    names = {"IdentityOwner": OWNERS, "OwnedIdentity": ("c", "d"), "GovernancePolicy": ("p", "q")}.get(kind, ("e",))
+    names = {
+        "IdentityOwner": OWNERS,
+        "OwnedIdentity": ("c", "d"),
+        "GovernancePolicy": ("p", "q"),
+        "IdentityException": ("e", "f"),
+        "IdentityDecision": ("i", "j", "k"),
+        "IdentityFinding": ("m", "n"),
+    }.get(kind, ("e",))
     name = draw(st.sampled_from(names))
     uid = history.uid(kind, namespace, name, False)
     action = draw(st.integers(0, 9))
     if action < 3:
         history.store.remove(kind, namespace, name)
         return
-    if action == 3 and kind != "Quarantine":
+    if action == 3 and kind not in ("Quarantine", "IdentityFinding"):
         version = str(history.next())
         history.store.upsert(kind, Unprocessable(kind, namespace, name, uid, 1, version, "cannot be read"))
         return
@@ -330,7 +348,7 @@ def _own_kind(draw: st.DrawFn, history: History, kind: str) -> None:
             resource_version=str(history.next()),
             created=history.born.setdefault(uid, draw(created)),
             spec=_spec(draw, history, kind, namespace),
-            status=_status(draw, history, namespace, generation) if kind == "IdentityException" else None,
+            status=_status(draw, history, kind, namespace, generation),
             spec_changed=draw(st.sampled_from((None, NOW - 2 * DAY))),
             labels=draw(labels),
         ),
@@ -346,17 +364,50 @@ def _spec(draw: st.DrawFn, history: History, kind: str, namespace: str) -> Any:
         return IdentityExceptionSpec.read(draw(_exception()))
     if kind == "GovernancePolicy":
         return GovernancePolicySpec.read(draw(_policy()))
+    if kind == "IdentityDecision":
+        return _decision(draw, history, namespace)
+    if kind == "IdentityFinding":
+        about = draw(st.sampled_from((("Secret", "o"), ("Secret", "t"), ("ServiceAccount", "x"))))
+        rule = draw(st.sampled_from(("LegacyToken", "Unowned")))
+        subject = {"kind": about[0], "name": about[1], "namespace": namespace, "uid": "u"}
+        return IdentityFindingSpec.read({"rule": rule, "subject": subject})
     subject = draw(st.sampled_from((("ServiceAccount", "x"), ("Secret", "o"))))
     return QuarantineSpec.read({"subject": {"kind": subject[0], "name": subject[1], "uid": "u"}})
 
 
-def _status(draw: st.DrawFn, history: History, namespace: str, generation: int) -> IdentityExceptionStatus:
+def _decision(draw: st.DrawFn, history: History, namespace: str) -> IdentityDecisionSpec:
+    """About a claim or exception that is there, mostly; by its author or by others."""
+    there: list[Any] = [*history.store.exceptions_in(namespace), *history.store.claims_in(namespace)]
+    target: dict[str, Any] = {"kind": "IdentityException", "name": "e", "uid": "u", "generation": 1}
+    if there:
+        about = draw(st.sampled_from(there))
+        target = {"kind": about.kind, "name": about.name, "uid": about.uid, "generation": draw(st.integers(1, 2))}
+    verdicts: tuple[tuple[str, str | None], ...] = (("Attest", None),)
+    if target["kind"] == "IdentityException":
+        verdicts += (("Approve", None), ("Approve", None), ("Approve", "force"), ("Reject", None))
+    verdict, verb = draw(st.sampled_from(verdicts))
+    spec = {"target": target, "verdict": verdict, "reason": "r", "by": draw(st.sampled_from(("bob", "alice")))}
+    return IdentityDecisionSpec.read(spec | ({"verb": verb} if verb else {}))
+
+
+def _status(draw: st.DrawFn, history: History, kind: str, namespace: str, generation: int) -> Any:
+    if kind == "IdentityFinding":
+        until = draw(st.sampled_from((None, NOW, NOW + 20 * DAY)))
+        debt = {"renewals": draw(st.integers(0, 2)), "until": until}
+        return IdentityFindingStatus.read({"risk": {"level": "Low"}, "debt": debt})
+    if kind == "IdentityDecision":
+        outcome = draw(st.sampled_from(("", "", "Counted", "Void")))
+        return IdentityDecisionStatus.read({"outcome": outcome}) if outcome else None
+    return _exception_status(draw, history, namespace, generation) if kind == "IdentityException" else None
+
+
+def _exception_status(draw: st.DrawFn, history: History, namespace: str, generation: int) -> IdentityExceptionStatus:
     there = [key for key in subjects(history.store) if key.namespace == namespace and key.kind != "IdentityException"]
     pinned = draw(st.lists(st.sampled_from(there), unique=True, max_size=2)) if there else []
     return IdentityExceptionStatus.read(
         {
             "observedGeneration": draw(st.sampled_from((generation, 1))),
-            "phase": draw(st.sampled_from(("Active", "Active", "Pending"))),
+            "phase": draw(st.sampled_from(("Active", "Active", "Pending", "Pending", "Withdrawn"))),
             "matched": [
                 {"kind": key.kind, "name": key.name, "uid": history.store.get(key).uid}  # type: ignore[union-attr]
                 for key in pinned

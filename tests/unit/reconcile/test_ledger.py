@@ -10,7 +10,7 @@ import pytest
 
 from tenure.kube.client import Kube
 from tenure.kube.errors import NotFound, Unreachable
-from tenure.reconcile.ledger import DUE, Ledger, RecordedAct
+from tenure.reconcile.ledger import DUE, RENEWALS, Ledger, RecordedAct
 
 T0 = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -124,3 +124,14 @@ async def test_the_window_counts_this_policys_acts_alone() -> None:
     ledger.act(RecordedAct("new", T0, "a", "default"))
     ledger.act(RecordedAct("new", T0 + timedelta(minutes=1), "a", "default"))
     assert [act.id for act in ledger.acts("default", T0 - timedelta(hours=1))] == ["new"]
+
+
+async def test_a_renewal_is_counted_once_however_often_its_finding_is_written() -> None:
+    stored = Stored()
+    ledger = await opened(stored)
+    for number in (1, 1, 2):
+        ledger.count(RENEWALS, ("Migration",), f"payments/legacytoken-1~uid~{number}")
+    await ledger.flush()
+    again = await opened(stored)
+    again.count(RENEWALS, ("Migration",), "payments/legacytoken-1~uid~2")
+    assert again.counters[RENEWALS] == {("Migration",): 2}

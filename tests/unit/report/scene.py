@@ -65,6 +65,7 @@ def exception(name: str, secret: str, status: dict[str, Any] | None = None, **sp
             "class": "Migration",
             "owner": "payments",
             "justification": "later",
+            "requestedBy": "alice@example.com",
             "expiresAt": "2027-01-03T09:00:00Z",
             **spec,
         },

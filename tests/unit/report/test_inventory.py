@@ -150,7 +150,7 @@ def test_a_pending_exception_waives_nothing_and_says_what_is_missing() -> None:
     [credential] = identity(reported(exception("later", "ci-token")), "ci").credentials or ()
     [waived] = credential.waivers
     assert (waived.phase, waived.covers) == (ExceptionPhase.PENDING, False)
-    assert waived.failing == "approvals: approve 0 of 1"
+    assert waived.failing == "approvals: approve 0 of 1; missing approve"
     assert credential.findings[0].phase is Phase.OPEN
 
 

@@ -38,7 +38,7 @@ class TestState:
         record = world.exception()
         found = standing(world, record)
         assert (found.phase, found.reason) == (ExceptionPhase.PENDING, "AwaitingApproval")
-        assert found.failing == "approvals: approve 0 of 1"
+        assert found.failing == "approvals: approve 0 of 1; missing approve"
         world.policy("p", {"exceptions": {"classes": [{"class": "AcceptedRisk"}]}})
         assert standing(world, record).phase is ExceptionPhase.PENDING
         world.policy("p", {"exceptions": {"classes": [{"class": "Migration", "approvals": []}]}})
@@ -129,15 +129,17 @@ class TestWaivers:
         world.put("IdentityException", replace(record, status=active(record, token), resource_version="1000"))
         assert set(world.judge(token).waivers) == {Rule.CREDENTIAL_TOO_OLD}
 
-    @pytest.mark.parametrize("wrong", ["phase", "generation", "uid", "expired", "no status"])
+    @pytest.mark.parametrize("wrong", ["pending", "rejected", "generation", "uid", "expired", "no status"])
     def test_anything_less_waives_nothing(self, world: World, wrong: str) -> None:
         token = world.token()
         record = world.exception()
         status = active(record, token)
         now = NOW
         match wrong:
-            case "phase":
-                status = active(record, token, phase="Pending")
+            case "pending":
+                status = active(record, token, phase="Pending", activeSince=None)
+            case "rejected":
+                status = active(record, token, phase="Withdrawn")
             case "generation":
                 record = replace(record, generation=2)
             case "uid":

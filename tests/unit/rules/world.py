@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from tenure.api.claim import OwnedIdentitySpec
+from tenure.api.decision import IdentityDecisionSpec
 from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
 from tenure.api.owner import IdentityOwnerSpec
 from tenure.api.policy import GovernancePolicySpec
@@ -142,11 +143,36 @@ class World:
             "class": "AcceptedRisk",
             "owner": "payments",
             "justification": "test",
+            "requestedBy": "alice@example.com",
             "expiresAt": (NOW + 30 * DAY).isoformat(),
         }
         spec.update(more.pop("spec", {}))
         more.setdefault("spec_changed", NOW - DAY)
         return self._authored("IdentityException", NS, name, IdentityExceptionSpec.read(spec), **more)
+
+    def decision(
+        self,
+        about: Any,
+        verdict: str = "Approve",
+        by: str | None = "bob@example.com",
+        *,
+        verb: str | None = None,
+        at: datetime = NOW,
+        generation: int | None = None,
+        name: str = "",
+        **more: Any,
+    ) -> Any:
+        """A decision about the state of the object as it is handed in; `generation` names another one."""
+        target: dict[str, Any] = {"kind": about.kind, "name": about.name, "uid": about.uid}
+        if about.kind == "IdentityFinding":
+            target["revision"] = generation or about.spec.revision
+        elif about.kind != "Quarantine":
+            target["generation"] = generation or about.generation
+        spec: dict[str, Any] = {"target": target, "verdict": verdict, "reason": "test"}
+        spec.update({field: value for field, value in (("by", by), ("verb", verb)) if value is not None})
+        made = name or f"decision-{next(self._numbers):05d}"
+        fields = {"created": at, **more}
+        return self._authored("IdentityDecision", about.namespace, made, IdentityDecisionSpec.read(spec), **fields)
 
     def policy(self, name: str = "default", spec: Mapping[str, Any] | None = None, **more: Any) -> Any:
         return self._authored("GovernancePolicy", "", name, GovernancePolicySpec.read(spec or {}), **more)

@@ -76,6 +76,7 @@ class Engine(Nothing):
         self.waiting: dict[str, int] = {}
         self.synced: dict[str, datetime] = {}
         self.expected: dict[str, int] = {}
+        self.due: dict[str, int] = {}
 
     def findings(self) -> Iterable[Finding]:
         return self.held
@@ -88,6 +89,9 @@ class Engine(Nothing):
 
     def totals(self) -> Mapping[str, Mapping[tuple[str, ...], int]]:
         return self.durable
+
+    def reviews(self) -> Mapping[str, int]:
+        return self.due
 
     def queue(self) -> Mapping[str, int]:
         return self.waiting
@@ -519,3 +523,30 @@ def test_promtool_has_nothing_to_say() -> None:
         [promtool, "check", "metrics"], input=scrape(metrics), capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_steps_of_escalation_are_counted_each_by_its_number() -> None:
+    metrics = Metrics(observed=Engine())
+    assert [value(metrics, "escalations_total", step=str(n)) for n in range(1, 9)] == [0] * 8
+    metrics.escalated(1)
+    metrics.escalated(2)
+    metrics.escalated(1)
+    assert [value(metrics, "escalations_total", step=str(n)) for n in (1, 2, 3)] == [2, 1, 0]
+    assert value(metrics, "escalations_total", step="9") is None
+
+
+def test_reviews_stand_at_zero_until_there_are_some() -> None:
+    engine = Engine()
+    metrics = Metrics(observed=engine)
+    assert [value(metrics, "reviews", state=state) for state in ("Scheduled", "Due", "Overdue")] == [0, 0, 0]
+    engine.due = {"Due": 3}
+    assert [value(metrics, "reviews", state=state) for state in ("Scheduled", "Due", "Overdue")] == [0, 3, 0]
+
+
+def test_a_persons_verdict_has_a_latency_of_its_own_source() -> None:
+    metrics = Metrics(observed=Engine())
+    decided = status(decided=at(30), decision={"verdict": "Quarantine", "source": "Verdict", "by": "bob"})
+    metrics.finding_written(status(), SPEC, decided)
+    labels = {"risk": "High", "source": "Verdict", "class": "Standard"}
+    assert value(metrics, "decision_latency_seconds_count", **labels) == 1
+    assert value(metrics, "decision_latency_seconds_sum", **labels) == 1800

@@ -1,0 +1,121 @@
+"""Release. What was taken is given back the same way whoever ends the Quarantine:
+
+a deletion by a person      findings open again -> label back -> guard -> finalizer off
+a person's verdict          release in status -> the decision's status -> delete -> as above
+a claim, exception or fix   release in status -> delete -> label back -> guard -> finalizer off
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tenure.api.decision import DecisionOutcome, DecisionReason, IdentityDecisionStatus
+from tenure.api.names import FINALIZER, Phase, Verdict
+from tenure.api.quarantine import QuarantineRelease, QuarantineStatus
+from tenure.decide.hold import OPERATOR, Quarantine
+from tenure.decide.verdict import answer
+from tenure.enforce import records, tokens
+from tenure.enforce.means import Means
+from tenure.kube.errors import NotFound
+from tenure.kube.resources import IDENTITY_FINDINGS
+from tenure.model.evaluation import Decision, Ruling
+from tenure.model.keys import Key
+from tenure.telemetry import events
+
+
+async def release(m: Means, key: Key, quarantine: Quarantine) -> None:
+    """No finding wants it any more: says so first, so that the deletion is not taken for a person's."""
+    status = quarantine.status or QuarantineStatus()
+    release = QuarantineRelease(by=OPERATOR, reason="none of its findings wants it any more", started=m.now())
+    quarantine = await m.write_status(quarantine, status.model_copy(update={"release": release}))
+    await m.delete(quarantine)
+
+
+async def by_verdict(m: Means, quarantine: Quarantine, made: Decision) -> None:
+    """A person's Release: written down first, and from there on as if that person had deleted the Quarantine."""
+    status = quarantine.status or QuarantineStatus()
+    asked = QuarantineRelease(by=made.spec.by or "", reason=made.spec.reason, started=m.now())
+    await go_on(m, await m.write_status(quarantine, status.model_copy(update={"release": asked})))
+
+
+async def go_on(m: Means, quarantine: Quarantine) -> None:
+    """Answers the person who released it while there is a Quarantine to tell of, then deletes it."""
+    made = m.release_asked(quarantine)
+    own = quarantine.status is None or quarantine.status.release is None or quarantine.status.release.by == OPERATOR
+    if made is not None and not own:
+        ruling = Ruling(DecisionOutcome.COUNTED, DecisionReason.RELEASED)
+        text = "What was taken is given back; its findings are open again."
+        await _answer(m, made, answer(made, ruling, text, effect=f"Quarantine/{quarantine.name}"))
+    await m.delete(quarantine)
+
+
+async def refuse(m: Means, quarantine: Quarantine) -> None:
+    """Says to whoever wants to release a record that it cannot be."""
+    for made in m.store.decisions_about(quarantine.namespace, quarantine.uid):
+        if made.status is None or made.status.outcome is DecisionOutcome.UNDECIDED:
+            text = "Its subject was revoked: that cannot be given back. The Quarantine stays as the record of it."
+            await _answer(m, made, answer(made, Ruling(DecisionOutcome.VOID, DecisionReason.ALREADY_DECIDED), text))
+
+
+async def _answer(m: Means, made: Decision, status: IdentityDecisionStatus) -> None:
+    if status != made.status:
+        await m.engine.answer_decision(made.namespace, made.name, status)
+
+
+async def end(m: Means, key: Key, quarantine: Quarantine) -> None:
+    """A deleted Quarantine: gives back what was taken, then lets it go."""
+    namespace = m.store.namespaces.get(quarantine.namespace)
+    if FINALIZER not in quarantine.finalizers:
+        return
+    if namespace is None or namespace.deleting:
+        await m.drop_finalizer(quarantine)  # in a terminating namespace nothing is restored
+        return
+    status = quarantine.status or QuarantineStatus()
+    person = status.release is None or status.release.by != OPERATOR
+    if person and not await _reopened(m, quarantine):
+        m.engine.mark(key)
+        m.queue.at(key, m.now() + timedelta(seconds=5))
+        return  # the findings say that they are open again before the proof of the release is gone
+    kept = await give_back(m, quarantine)
+    await records.keep_names(m, quarantine)
+    await m.guards.rebuild(quarantine.namespace)
+    kind = quarantine.spec.subject.kind
+    note = f"Quarantine {quarantine.name} is released" + (f"; not given back: {', '.join(kept)}" if kept else "")
+    m.say_names(key, quarantine.spec.subject.uid, quarantine.spec.findings, events.QUARANTINE_RELEASED, note, "Release")
+    m.metrics.action(Verdict.RELEASE.value, kind, "verified")
+    m.given_back.add(quarantine.uid)
+    await m.drop_finalizer(quarantine)
+    await m.guards.rebuild(quarantine.namespace)
+
+
+async def give_back(m: Means, quarantine: Quarantine) -> list[str]:
+    """Puts every label back to its pre-image. Returns what was not given back, with the reason."""
+    status = quarantine.status or QuarantineStatus()
+    held = {t.uid for q in m.others(quarantine) if q.status for t in q.status.disabled_tokens}
+    revoked = {r.uid for r in status.revoked}
+    kept = []
+    for token in status.disabled_tokens:
+        if token.uid in revoked:
+            continue
+        if token.uid in held:
+            kept.append(f"{token.name} (held by another Quarantine)")
+        elif not await tokens.restore(m.kube, m.store, quarantine.namespace, token):
+            kept.append(f"{token.name} (gone)")
+    return kept
+
+
+async def _reopened(m: Means, quarantine: Quarantine) -> bool:
+    """Whether every finding that wanted it says that it is open again, or is not there to say so."""
+    for name in quarantine.spec.findings:
+        finding = m.store.findings.get((quarantine.namespace, name))
+        if finding is None or finding.status is None:
+            continue
+        if finding.status.phase in (Phase.RESOLVED, Phase.EXCEPTED):
+            continue
+        if finding.status.released != quarantine.deletion:
+            try:
+                await m.kube.get(IDENTITY_FINDINGS, name, quarantine.namespace)
+            except NotFound:
+                continue  # it went with its CRD, which no watch says
+            return False
+    return True
