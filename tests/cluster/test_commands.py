@@ -333,6 +333,7 @@ class Terminal:
     def __init__(self, kubeconfig: Path, *arguments: str) -> None:
         self._master, slave = pty.openpty()
         self.text = ""
+        self.closed = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tenure", *arguments],
             env=environment(kubeconfig) | {"TERM": "dumb", "COLUMNS": "100"},
@@ -352,29 +353,36 @@ class Terminal:
         self._process.wait()
         os.close(self._master)
 
-    def _read(self, deadline: float) -> bool:
-        ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))
+    def _read(self, seconds: float) -> bool:
+        """Whether something came within the time, or the other side closed (then `closed`)."""
+        ready, _, _ = select.select([self._master], [], [], max(0.0, seconds))
         if not ready:
-            raise AssertionError(f"nothing more came: {self.text}")
+            return False
         try:
             piece = os.read(self._master, 4096)
-        except OSError:  # the other side is closed
-            return False
+        except OSError:  # how Linux says that the other side is closed
+            piece = b""
+        self.closed = not piece
         self.text += piece.decode()
-        return bool(piece)
+        return True
 
     def wait_for(self, text: str, timeout: float = 60.0) -> None:
         deadline = time.monotonic() + timeout
         while text not in self.text:
-            assert self._read(deadline), f"it ended: {self.text}"
+            assert self._read(deadline - time.monotonic()), f"nothing more came: {self.text}"
+            assert not self.closed, f"it ended: {self.text}"
 
     def answer(self, text: str) -> None:
         os.write(self._master, text.encode())
 
-    def end(self, timeout: float = 60.0) -> int:
+    def end(self, timeout: float = 60.0, *, insisting: str = "") -> int:
+        """The exit status. `insisting` is typed every second again: a signal that arrives after the question is
+        shown and before it is waited for is seen only with the next key."""
         deadline = time.monotonic() + timeout
-        while self._read(deadline):
-            pass
+        while not self.closed:
+            if not self._read(1.0):
+                assert time.monotonic() < deadline, f"it does not end: {self.text}"
+                self.answer(insisting)
         return self._process.wait(timeout)
 
 
@@ -392,7 +400,7 @@ def test_only_yes_is_yes(installed: Cluster, namespace: str, decider: str, waive
         terminal.wait_for("Decide this? [y/N]")
         assert "waives" in terminal.text
         terminal.answer(answer)
-        assert terminal.end() == 1
+        assert terminal.end(insisting=answer) == 1
         assert "Nothing was decided." in terminal.text
         assert "Traceback" not in terminal.text
     assert decisions(installed, namespace) == []
