@@ -8,6 +8,7 @@ no connection, or a configuration that cannot work; the message then says what t
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 
 Output = Literal["table", "json", "csv"]
+Listing = Literal["table", "json"]
 Switch = Literal["on", "off"]
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["text", "json"]
@@ -122,8 +124,8 @@ def _settings(
     *,
     kubeconfig: str | None,
     context: str | None,
-    operator_namespace: str,
-    platform_namespaces: list[str] | None,
+    operator_namespace: str = "tenure-system",
+    platform_namespaces: list[str] | None = None,
     service_account: str = "tenure",
     namespaces: list[str] | None = None,
     enforcement: Switch = "on",
@@ -168,7 +170,8 @@ def inventory(
     Lists once, with your own rights and without the operator, and evaluates with the operator's own rules. What you may
     not see is named in the output, and the exit status is then 1.
     """
-    from tenure.report.command import Failure, show
+    from tenure.report.command import show
+    from tenure.report.connection import Failure
 
     settings = _settings(
         kubeconfig=kubeconfig,
@@ -178,6 +181,123 @@ def inventory(
     )
     try:
         status = show(settings, namespace or None, output, platform, sys.stdout)
+    except Failure as error:
+        _fail(str(error))
+    raise typer.Exit(status)
+
+
+@app.command()
+def pending(
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Only this namespace. Default: all.")
+    ] = None,
+    mine: Annotated[
+        bool, typer.Option("--mine", help="Only what you may decide, according to the API server.")
+    ] = False,
+    output: Annotated[Listing, typer.Option("--output", "-o", help="How to print it.")] = "table",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """List what waits for a decision, the most urgent first, each with the command that decides it.
+
+    Findings that nobody has decided, exceptions without their approvals, reviews that are due, quarantines. Works with
+    your own rights alone; what you may not see is named, and the exit status is then 1.
+    """
+    from tenure.report.command import list_pending
+    from tenure.report.connection import Failure
+
+    settings = _settings(kubeconfig=kubeconfig, context=context)
+    try:
+        status = list_pending(settings, namespace or None, mine, output, sys.stdout)
+    except Failure as error:
+        _fail(str(error))
+    raise typer.Exit(status)
+
+
+_SHOWN_FIRST = (
+    "Shows what is decided, asks, and writes an IdentityDecision about the state that was shown, in your name and with "
+    "your rights. Exit status 1: refused, void, or not taken up by the operator in time."
+)
+
+Target = Annotated[
+    str,
+    typer.Argument(metavar="KIND/NAME", help="Such as identityexception/ci-token, idex/ci-token, idf/unowned-3f9c."),
+]
+InNamespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NAME", help="Where it lives.")]
+WhyDecided = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stands in the ledger.")]
+VerbUsed = Annotated[
+    str | None,
+    typer.Option(
+        "--verb", metavar="VERB", help="The right to use, such as approve-security. Default: the command's word."
+    ),
+]
+OnlyPrint = Annotated[bool, typer.Option("--print", help="Write the decision as YAML to stdout, and make none.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Timeout = Annotated[
+    float, typer.Option(min=0, max=86_400, metavar="SECONDS", help="How long to wait for the effect; 0: not at all.")
+]
+
+
+def _deciding(verdict: str) -> Callable[..., None]:
+    """The command that gives this verdict; they differ in nothing else."""
+
+    def command(
+        target: Target,
+        namespace: InNamespace,
+        reason: WhyDecided,
+        verb: VerbUsed = None,
+        only_print: OnlyPrint = False,
+        yes: Yes = False,
+        timeout: Timeout = 30.0,
+        kubeconfig: Kubeconfig = None,
+        context: Context = None,
+    ) -> None:
+        _decide(verdict, target, namespace, reason, verb, only_print, yes, timeout, kubeconfig, context)
+
+    return command
+
+
+for _verdict, _summary in (
+    ("Approve", "Approve an exception: its waiver begins once everybody who must agree has done so."),
+    ("Reject", "Reject an exception, or withdraw one that is active."),
+    ("Attest", "Attest that a claim or an exception still holds: its review starts anew."),
+    ("Quarantine", "Quarantine what a finding is about, now: a loss of use that can be undone."),
+    ("Revoke", "Revoke what a finding is about, for good."),
+    ("Release", "Release a quarantine: what was taken is given back."),
+):
+    app.command(_verdict.lower(), help=f"{_summary}\n\n{_SHOWN_FIRST}")(_deciding(_verdict))
+
+
+def _decide(
+    verdict: str,
+    target: str,
+    namespace: str,
+    reason: str,
+    verb: str | None,
+    only_print: bool,
+    yes: bool,
+    timeout: float,
+    kubeconfig: str | None,
+    context: str | None,
+) -> NoReturn:
+    from tenure.api.names import Verdict
+    from tenure.report.connection import Failure
+    from tenure.report.decide import Order, decide
+
+    settings = _settings(kubeconfig=kubeconfig, context=context)
+    order = Order(
+        verdict=Verdict(verdict),
+        target=target,
+        namespace=namespace,
+        reason=reason,
+        verb=verb or "",
+        only_print=only_print,
+        yes=yes,
+        timeout=timeout,
+    )
+    somebody = sys.stdin.isatty() and sys.stdout.isatty()
+    try:
+        status = decide(settings, order, input if somebody else None)
     except Failure as error:
         _fail(str(error))
     raise typer.Exit(status)

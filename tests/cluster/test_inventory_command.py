@@ -246,3 +246,36 @@ def test_before_tenure_is_installed_it_shows_what_there_is(fresh_cluster: Callab
     assert found["complete"]
     assert any("Not installed in this cluster" in note for note in found["notes"])
     assert [entry["name"] for entry in found["identities"]] == ["default"]
+
+
+def test_who_may_impersonate_a_decider_is_named(installed: Cluster, namespace: str) -> None:
+    user, name = f"helpdesk-{namespace[-6:]}", f"impersonate-{namespace}"
+    api = "rbac.authorization.k8s.io"
+    rules = [{"apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"]}]
+    subjects = [{"kind": "User", "name": user, "apiGroup": api}, {"kind": "Group", "name": user, "apiGroup": api}]
+    installed.apply({"apiVersion": f"{api}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules})
+    installed.apply(
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
+            "subjects": subjects,
+        }
+    )
+    try:
+        found = objects(installed.kubeconfig, "-n", namespace)["impersonators"]
+        own = [(one["kind"], one["name"], one["scope"], one["may"]) for one in found if one["name"] == user]
+        assert own == [
+            ("Group", user, "Cluster", "impersonate users, groups"),
+            ("User", user, "Cluster", "impersonate users, groups"),
+        ]
+        assert ("system:masters", True) in [(one["name"], one["platform"]) for one in found]
+        table = inventory(installed.kubeconfig, "-n", namespace)
+        assert "May impersonate others, and so decide in their name" in table.stdout
+        assert user in table.stdout
+        # And they can: admission sees the impersonated user alone.
+        assert installed.can(user, "impersonate", "users", name="anybody")
+    finally:
+        installed.delete("clusterrolebindings", name)
+        installed.delete("clusterroles", name)

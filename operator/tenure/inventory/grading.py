@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from tenure.api.names import GROUP
 from tenure.model.records import Grade
 
 _CORE = ""
@@ -40,6 +41,15 @@ _INTO_PODS = (
     ("pods/ephemeralcontainers", ("update", "patch")),
 )
 _NAMES_SHOWN = 3
+
+_DECISIONS: Mapping[str, tuple[str, ...]] = {
+    "identityexceptions": ("approve", "reject", "attest", "force"),
+    "ownedidentities": ("attest",),
+    "identityfindings": ("quarantine", "revoke"),
+    "quarantines": ("release",),
+}
+"""The virtual verbs that decide about each kind; a party's own (`approve-security`) count with them. `consult`
+is not among them: it is heard, and decides nothing."""
 
 
 class _Reach(IntEnum):
@@ -174,11 +184,15 @@ def _bind(role: _Role) -> Iterable[Grade]:
 def _impersonate(role: _Role, rules: list[_Rule]) -> Iterable[Grade]:
     """R04. Only ServiceAccounts are impersonated within a namespace; users and groups belong to the cluster."""
     targets = ((_CORE, "users"), (_CORE, "groups"), (_CORE, "serviceaccounts"), (_AUTHENTICATION, "uids"))
-    kinds = [kind for group, kind in targets if role.reach(group, kind, "impersonate")]
+    kinds = [
+        f"{kind}{role.names(group, kind, 'impersonate')}"
+        for group, kind in targets
+        if role.reach(group, kind, "impersonate")
+    ]
     if any(rule.grants("impersonate") and _covers_extras(rule) for rule in rules):
         kinds.append("userextras")
     if kinds:
-        namespaced = "High" if "serviceaccounts" in kinds else ""
+        namespaced = "High" if role.reach(_CORE, "serviceaccounts", "impersonate") else ""
         yield Grade("R04", "Critical", namespaced, f"impersonate {', '.join(kinds)}")
 
 
@@ -250,6 +264,29 @@ def _read_everything(rules: list[_Rule]) -> Iterable[Grade]:
         yield Grade("R16", "High", "Medium", f"{', '.join(verbs)} every resource")
 
 
+def decides(rules: object) -> tuple[str, ...]:
+    """The decision verbs that a role's `rules` grant by name on Tenure's kinds, sorted. A rule with the verb `*` grants
+    them too, but nobody bound to it was thereby asked to decide: those holders are what governance must not rest on."""
+    found: set[str] = set()
+    for rule in rules if isinstance(rules, list) else ():
+        if not isinstance(rule, Mapping) or not {GROUP, "*"} & set(_strings(rule.get("apiGroups"))):
+            continue
+        resources = set(_strings(rule.get("resources")))
+        known = {verb for kind, verbs in _DECISIONS.items() if {kind, "*"} & resources for verb in verbs}
+        found.update(verb for verb in _strings(rule.get("verbs")) if verb in known or _party(verb) in known)
+    if len(_VERBS) >= _SHARED_LIMIT:
+        _VERBS.clear()
+    verbs = tuple(sorted(found))
+    return _VERBS.setdefault(verbs, verbs)
+
+
+def _party(verb: str) -> str:
+    """`approve` for `approve-security`; "" where the verb is no party's. `force` has no parties."""
+    word, separator, _ = verb.partition("-")
+    return word if separator and word != "force" else ""
+
+
+_VERBS: dict[tuple[str, ...], tuple[str, ...]] = {}
 _SHARED: dict[tuple[Grade, ...], tuple[Grade, ...]] = {}
 _SHARED_LIMIT = 4_096
 

@@ -158,6 +158,26 @@ def _targets(exception: ExceptionRecord, kind: str, record: Record) -> bool:
 # --- rights
 
 
+def deciders_moved(store: Store, kind: str, old: Held | None, new: Held | None) -> bool:
+    """Whether a change of roles or bindings gave some namespace its first decider, or took its last. Called as
+    `affected` is, after it; only a role that names a decision verb, or a binding to one, costs more than a look."""
+    sides = [side for side in _both(old, new) if isinstance(side, Binding | Role)]
+    if not any(_decides(store, side) for side in sides):
+        return False
+    shared = Shared.of(store)
+    before = shared.last_deciders()
+    return before is not None and before != shared.deciders()
+
+
+def _decides(store: Store, side: Binding | Role) -> bool:
+    role: Role | None
+    if isinstance(side, Binding):
+        role = store.roles.get((side.namespace if side.role_kind == "Role" else "", side.role_name))
+    else:
+        role = side
+    return role is not None and bool(role.decides)
+
+
 def _binding(store: Store, old: Binding | None, new: Binding | None) -> Iterator[Key]:
     graded = any(_grades(store, side) for side in _both(old, new))
     yield from _bound(store, list(_both(old, new)), graded=graded)

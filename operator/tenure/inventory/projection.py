@@ -35,7 +35,7 @@ from tenure.api.names import (
 from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
 from tenure.api.policy import GovernancePolicySpec, GovernancePolicyStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
-from tenure.inventory.grading import grade
+from tenure.inventory.grading import decides, grade
 from tenure.model.records import (
     Authored,
     Binding,
@@ -316,6 +316,7 @@ def role(raw: Raw) -> Role:
         name=intern(metadata["name"]),
         uid=metadata.get("uid", ""),
         grades=grade(raw.get("rules")),
+        decides=decides(raw.get("rules")),
         resource_version=_version(metadata),
     )
 

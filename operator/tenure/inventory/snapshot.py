@@ -115,6 +115,8 @@ class Shared:
         self._grades: dict[tuple[str, str], tuple[int, RiskGrade]] = {}
         self._critical: dict[str, tuple[int, bool]] = {}
         self._groups: dict[str, tuple[int, tuple[tuple[Binding, str], ...]]] = {}
+        self._deciders: tuple[int, frozenset[str]] | None = None
+        self._labelled: dict[str, set[str]] | None = None
 
     @classmethod
     def of(cls, store: Store) -> Shared:
@@ -143,6 +145,7 @@ class Shared:
                 self._surroundings.pop(changed.namespace, None)  # type: ignore[union-attr]
         elif kind == "Namespace":
             self._surroundings.pop(changed.name, None)
+            self._labelled = None
         elif kind in ("GovernancePolicy", "IdentityOwner"):
             self._surroundings.clear()
             self._owners = None
@@ -153,6 +156,15 @@ class Shared:
         if self._owners is None:
             self._owners = MappingProxyType(dict(self.store.owners))
         return self._owners
+
+    def labelled(self, value: str) -> frozenset[str]:
+        """Names of the namespaces that carry this value under any label."""
+        if self._labelled is None:
+            self._labelled = {}
+            for namespace in self.store.namespaces.values():
+                for _, found in namespace.labels:
+                    self._labelled.setdefault(found, set()).add(namespace.name)
+        return frozenset(self._labelled.get(value, ()))
 
     def surroundings(self, namespace: str, installation: Installation) -> Surroundings:
         found = self._surroundings.get(namespace)
@@ -177,6 +189,24 @@ class Shared:
         )
 
     # --- rights
+
+    def deciders(self) -> frozenset[str]:
+        """Namespaces in which a binding gives somebody a role that names a decision verb; "" among them: everywhere."""
+        known = self._deciders
+        if known is None or known[0] != self.rights:
+            known = self._deciders = (self.rights, frozenset(self._with_deciders()))
+        return known[1]
+
+    def last_deciders(self) -> frozenset[str] | None:
+        """What `deciders` last said, before the latest change perhaps; None = nobody asked yet."""
+        return None if self._deciders is None else self._deciders[1]
+
+    def _with_deciders(self) -> Iterator[str]:
+        for role in self.store.deciding_roles():
+            kind = "Role" if role.namespace else "ClusterRole"
+            for binding in self.store.bindings_of_role(kind, role.namespace, role.name):
+                if binding.subjects:
+                    yield binding.namespace
 
     def grants(self, namespace: str, name: str) -> tuple[Grant, ...]:
         """What the ServiceAccount is bound to: by name, then through groups (bootstrap ones are the cluster's own)."""

@@ -180,6 +180,10 @@ def _role_of(binding: Binding) -> tuple[tuple[str, str, str]]:
     return ((binding.role_kind, binding.namespace if binding.role_kind == "Role" else "", binding.role_name),)
 
 
+def _deciding(role: Role) -> tuple[()] | tuple[bool]:
+    return (True,) if role.decides else ()
+
+
 def _token_owner(secret: Secret) -> Iterable[Name2]:
     return ((secret.namespace, secret.service_account),) if secret.service_account else ()
 
@@ -227,6 +231,7 @@ class Store:
         self._bound: _Index[Name2, Binding] = _Index(_bound_accounts)
         self._groups: _Index[str, Binding] = _Index(_bound_groups)
         self._by_role: _Index[tuple[str, str, str], Binding] = _Index(_role_of)
+        self._deciding: _Index[bool, Role] = _Index(_deciding)
         self._run_as: _Index[Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),))
         self._consumers: _Index[Name2, Pod] = _Index(
             lambda pod: tuple((pod.namespace, secret) for secret in pod.secrets)
@@ -241,7 +246,7 @@ class Store:
         self._quarantines_in: _Index[str, QuarantineRecord] = _Index(_namespace_term)
 
         bindings = _Table(self.bindings, _pair, self._bound, self._groups, self._by_role)
-        roles: _Table[Name2, Role] = _Table(self.roles, _pair)
+        roles: _Table[Name2, Role] = _Table(self.roles, _pair, self._deciding)
         self._tables: dict[str, _Table[Any, Any]] = {
             "Namespace": _Table(self.namespaces, _name),
             "ServiceAccount": _Table(self.service_accounts, _pair, self._accounts_in),
@@ -358,6 +363,10 @@ class Store:
     def bindings_of_role(self, kind: str, namespace: str, name: str) -> tuple[Binding, ...]:
         """Bindings that refer to the Role (of its namespace) or ClusterRole (namespace "")."""
         return self._by_role.of((kind, namespace if kind == "Role" else "", name))
+
+    def deciding_roles(self) -> tuple[Role, ...]:
+        """Roles and ClusterRoles whose rules name a decision verb: few among many."""
+        return self._deciding.of(True)
 
     def pods_of(self, namespace: str, service_account: str) -> tuple[Pod, ...]:
         """Pods that run as the ServiceAccount, finished ones included."""

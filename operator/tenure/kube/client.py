@@ -781,6 +781,15 @@ class Kube:
         answer = await self._call(_Request(what, "POST", review.path(), body))
         return bool(answer["status"]["allowed"])
 
+    async def rules(self, namespace: str) -> Json:
+        """The rules that the authorizers list for us in a namespace, as `status` of a SelfSubjectRulesReview:
+        `resourceRules`, and `incomplete` where an authorizer cannot list its own. A hint: `can` has the last word."""
+        review = resources.SELF_SUBJECT_RULES_REVIEWS
+        body = {"apiVersion": review.api_version, "kind": review.kind, "spec": {"namespace": namespace}}
+        answer = await self._call(_Request(f"ask what we may do in {namespace}", "POST", review.path(), body))
+        status: Json = answer["status"]
+        return status
+
     async def request_token(self, namespace: str, service_account: str, seconds: int) -> tuple[str, datetime]:
         """A bound token for a ServiceAccount and the instant it ends, which the server may have moved.
         Not repeated after 429."""

@@ -134,6 +134,8 @@ class Role:
     name: str
     uid: str
     grades: tuple[Grade, ...] = ()
+    decides: tuple[str, ...] = ()
+    """The decision verbs that its rules name (see inventory.grading.decides), sorted; equal ones share one tuple."""
     resource_version: int = field(default=0, compare=False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ from tenure.decide.finding import finding_name
 from tenure.decide.hold import Quarantine
 from tenure.decide.ladder import history
 from tenure.decide.wish import Wish
-from tenure.inventory.impact import affected
+from tenure.inventory.impact import affected, deciders_moved
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.snapshot import subjects
 from tenure.inventory.store import Store
@@ -50,6 +50,7 @@ from tenure.reconcile.queue import WorkQueue
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.tallies import Tallies
 from tenure.reconcile.verdicts import is_over, is_settled, ready
+from tenure.rules.owners import answer
 from tenure.telemetry import events
 from tenure.telemetry.events import Recorder
 from tenure.telemetry.logs import about
@@ -74,6 +75,9 @@ SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "Identit
 AUTHORED_KINDS = frozenset(
     {"IdentityOwner", "OwnedIdentity", "IdentityException", "IdentityDecision", "GovernancePolicy"}
 )
+
+
+RIGHTS_KINDS = frozenset({"RoleBinding", "ClusterRoleBinding", "Role", "ClusterRole"})
 
 
 class Enforcement(Protocol):
@@ -186,12 +190,15 @@ class Engine:
             for name in self.store.policies:
                 # Their statuses count namespaces: once per second is soon enough for a namespace factory.
                 self.queue.at(Key("GovernancePolicy", "", name), self.now() + timedelta(seconds=1))
+            self._owners_later({value for side in (old, new) if side is not None for _, value in side.labels})
         elif kind == "GovernancePolicy":
             self.queue.add(Key("GovernancePolicy", "", record.name))
             for name in self.store.namespaces:
                 self.queue.add(Key("Namespace", "", name))
         elif kind in AUTHORED_KINDS:
             self._authored(kind, old, new)
+        elif kind in RIGHTS_KINDS and deciders_moved(self.store, kind, old, new):
+            self._owners_later(self.store.owners)
         elif kind == "IdentityFinding" and new is None and self._suppressed:
             for key in self._suppressed.pop(record.namespace, ()):
                 self.queue.add(key)
@@ -205,6 +212,13 @@ class Engine:
             self.enforcement.consider(Key(new.spec.subject.kind, new.namespace, new.spec.subject.name))
         elif kind == "QuarantineGuard" and record.name != DECISIONS_NAME and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
+
+    def _owners_later(self, names: Iterable[str]) -> None:
+        """Owners whose status may say something else about where nobody may decide: soon is early enough, as for
+        policies' statuses."""
+        for name in names:
+            if name in self.store.owners:
+                self.queue.at(Key("IdentityOwner", "", name), self.now() + timedelta(seconds=1))
 
     def _decided_about(self, kind: str, old: Any, new: Any) -> None:
         """Marks the decisions that a change of their target may settle, or, once it is gone, set free to be deleted."""
@@ -242,6 +256,7 @@ class Engine:
             for side in (old, new):
                 if isinstance(side, Authored):
                     self.queue.add(Key("IdentityOwner", "", side.spec.owner))
+                    self._owners_later((answer(side.spec.owner, self.store.owners).accountable,))
 
     # --- handling a key ----------------------------------------------------------------------------------------
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tenure.api.base import ApiModel, format_timestamp
 from tenure.api.claim import MatchedCounts, OwnedIdentityStatus
 from tenure.api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from tenure.api.exception import IdentityExceptionStatus, MatchedTarget
-from tenure.api.names import ExceptionPhase, Rule
+from tenure.api.names import LABEL_OWNER, ExceptionPhase, Rule
 from tenure.api.owner import IdentityOwnerStatus
 from tenure.api.policy import GovernancePolicyStatus
 from tenure.inventory.snapshot import Shared, evaluate, is_about
@@ -21,7 +21,7 @@ from tenure.model.keys import Key
 from tenure.model.records import Authored, Secret, ServiceAccount
 from tenure.reconcile.verdicts import decision_status
 from tenure.rules.exceptions import AWAITING_APPROVAL, WAITING, active_since, is_frozen, stamp
-from tenure.rules.governance import Installation
+from tenure.rules.governance import Installation, is_platform, terms_of
 from tenure.rules.owners import answer, vacancy
 
 _Wanted = tuple[ConditionType, str, str]
@@ -36,7 +36,7 @@ def authored_status(
     if not isinstance(record, Authored):
         return None, None
     if key.kind == "IdentityOwner":
-        return _owner(store, record, now), None
+        return _owner(store, record, now, installation), None
     if key.kind == "GovernancePolicy":
         return _policy(store, record, now, installation), None
     if key.kind == "OwnedIdentity":
@@ -46,18 +46,68 @@ def authored_status(
     return _exception(store, key, record, now, installation)
 
 
-def _owner(store: Store, record: Authored[Any, Any], now: datetime) -> IdentityOwnerStatus:
+def _owner(store: Store, record: Authored[Any, Any], now: datetime, installation: Installation) -> IdentityOwnerStatus:
     owners = store.owners
     vacant = vacancy(record.name, owners)
     wanted: list[_Wanted] = []
     if vacant is not None:
         wanted.append((ConditionType.VACANT, vacant, f"{answer(record.name, owners).words}."))
+    deserted = undecidable(store, record.name, installation)
+    if deserted:
+        wanted.append((ConditionType.NOBODY_MAY_DECIDE, Reason.NO_BINDING, _nobody(deserted)))
     return IdentityOwnerStatus(
         observed_generation=record.generation,
         claims=len(store.claims_of_owner(record.name)),
         vacant=vacant is not None,
         conditions=_conditions(record, wanted, now),
     )
+
+
+_NAMED: Final = 5
+"""Namespaces that a message names; the rest is counted."""
+
+
+def _nobody(namespaces: tuple[str, ...]) -> str:
+    more = f" and {len(namespaces) - _NAMED} more" if len(namespaces) > _NAMED else ""
+    return (
+        f"Accountable in {', '.join(namespaces[:_NAMED])}{more}, where no binding grants anybody a decision verb "
+        "(approve, reject, attest, quarantine, revoke, release) by name; the verb * does not count. Bind a role that "
+        "grants one there, to a group of this owner for instance."
+    )
+
+
+def undecidable(store: Store, owner: str, installation: Installation) -> tuple[str, ...]:
+    """The namespaces in which the owner is accountable and nobody may decide, sorted."""
+    deciders = Shared.of(store).deciders()
+    if "" in deciders:
+        return ()
+    return tuple(sorted(_accountable_in(store, owner, installation) - deciders))
+
+
+def _accountable_in(store: Store, owner: str, installation: Installation) -> set[str]:
+    """Where the owner answers: by claims, its own and those of vacant owners that it stands in for, and by labels on
+    namespaces. What an object's own label says of single objects is left to their findings."""
+    owners = store.owners
+    names = {name for name in {owner, *_backed_by(store, owner)} if answer(name, owners).accountable == owner}
+    found = {claim.namespace for name in names for claim in store.claims_of_owner(name)}
+    shared = Shared.of(store)
+    for name in {name for value in names for name in shared.labelled(value)}:
+        governance = shared.surroundings(name, installation).governance
+        keys = {LABEL_OWNER, *terms_of(governance).ownership.namespace_labels}
+        if any(key in keys and value in names for key, value in store.namespaces[name].labels):
+            found.add(name)
+    return {name for name in found if not is_platform(name, installation)}
+
+
+def _backed_by(store: Store, owner: str) -> set[str]:
+    """The owners whose chain of backups leads to this one."""
+    found = {owner}
+    grown = True
+    while grown:
+        more = {name for name, other in store.owners.items() if other.spec.backup in found} - found
+        found |= more
+        grown = bool(more)
+    return found
 
 
 def _policy(

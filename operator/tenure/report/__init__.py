@@ -1,1 +1,2 @@
-"""The same evaluation as the operator's, read once with the reader's own rights, for people and pipelines."""
+"""Commands for people and pipelines, with the user's own rights: the operator's evaluation read once, what waits for a
+decision, and the commands that show what is decided and write the decision."""

@@ -7,7 +7,7 @@ for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +20,7 @@ from tenure.kube.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     GOVERNANCE_POLICIES,
+    IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_FINDINGS,
     IDENTITY_OWNERS,
@@ -34,7 +35,15 @@ from tenure.kube.resources import (
     Resource,
 )
 
-_IN_NAMESPACE: Final = (SECRETS, PODS, OWNED_IDENTITIES, IDENTITY_EXCEPTIONS, IDENTITY_FINDINGS, QUARANTINES)
+_IN_NAMESPACE: Final = (
+    SECRETS,
+    PODS,
+    OWNED_IDENTITIES,
+    IDENTITY_EXCEPTIONS,
+    IDENTITY_DECISIONS,
+    IDENTITY_FINDINGS,
+    QUARANTINES,
+)
 """Listed in the one namespace that was asked for: nothing elsewhere bears on it."""
 _EVERYWHERE: Final = (SERVICE_ACCOUNTS, ROLE_BINDINGS, ROLES)
 """Listed in every namespace, since rights may come from any; in the one asked for where that is all the user may
@@ -56,6 +65,7 @@ _UNKNOWN: Final[Mapping[str, str]] = {
     "IdentityOwner": "who answers for a claim or label is unknown",
     "OwnedIdentity": "who owns what is unknown",
     "IdentityException": "waivers are missing",
+    "IdentityDecision": "approvals and verdicts are missing",
     "IdentityFinding": "deadlines and decisions are missing; what holds now is shown without them",
     "Quarantine": "what is quarantined is unknown",
     "GovernancePolicy": "the documented defaults are assumed",
@@ -99,22 +109,38 @@ class Collected:
 async def collect(kube: Kube, namespace: str | None) -> Collected:
     """Lists what the evaluation of one namespace, or of all (None), rests on. Raises Unauthorized and Unreachable, and
     NotFound when the namespace does not exist; every other refusal becomes a Gap."""
-    look = _Look(kube, namespace)
+    look = _Look(kube, namespace, _UNKNOWN)
+    return await _all(look, (look.see(resource) for resource in (*_IN_NAMESPACE, *_EVERYWHERE, *_CLUSTER)))
+
+
+async def listed(kube: Kube, namespace: str | None, unknown: Mapping[Resource, str]) -> Collected:
+    """Lists these kinds in one namespace, or in all (None). The value of each is what a gap leaves open. Raises
+    Unauthorized and Unreachable."""
+    look = _Look(kube, namespace, {resource.kind: open_ for resource, open_ in unknown.items()})
+    return await _all(
+        look, (look.take_all(resource, namespace or "", namespace or _THE_CLUSTER) for resource in unknown)
+    )
+
+
+async def _all(look: _Look, lists: Iterable[Coroutine[Any, Any, object]]) -> Collected:
     try:
         async with asyncio.TaskGroup() as group:
-            for resource in (*_IN_NAMESPACE, *_EVERYWHERE, *_CLUSTER):
-                group.create_task(look.see(resource))
+            for one in lists:
+                group.create_task(one)
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None  # the same failure, as many times as there were lists under way
     for broken in look.store.unprocessable.values():
         why = f"{broken.kind} {broken.namespace}/{broken.name} cannot be read: {broken.error}".replace(" /", " ")
-        look.gaps.append(Gap(broken.kind, broken.namespace or _THE_CLUSTER, why, _UNKNOWN[broken.kind]))
-    return Collected(look.store, kube.clock.now(), tuple(sorted(look.gaps)), tuple(sorted(set(look.not_installed))))
+        look.gaps.append(Gap(broken.kind, broken.namespace or _THE_CLUSTER, why, look.unknown[broken.kind]))
+    return Collected(
+        look.store, look.kube.clock.now(), tuple(sorted(look.gaps)), tuple(sorted(set(look.not_installed)))
+    )
 
 
 class _Look:
-    def __init__(self, kube: Kube, namespace: str | None) -> None:
-        self._kube = kube
+    def __init__(self, kube: Kube, namespace: str | None, unknown: Mapping[str, str]) -> None:
+        self.kube = kube
+        self.unknown = unknown
         self._namespace = namespace
         self.store = Store()
         self.gaps: list[Gap] = []
@@ -124,28 +150,28 @@ class _Look:
         """Lists one kind as far as the user may."""
         only = self._namespace or ""
         if resource in _IN_NAMESPACE:
-            await self._list(resource, only, only or _THE_CLUSTER)
+            await self.take_all(resource, only, only or _THE_CLUSTER)
         elif resource is NAMESPACES and only:
             await self._one_namespace(only)
         elif resource in _EVERYWHERE and only:
-            if not await self._list(resource, "", _ELSEWHERE):
-                await self._list(resource, only, only)
+            if not await self.take_all(resource, "", _ELSEWHERE):
+                await self.take_all(resource, only, only)
         else:
-            await self._list(resource, "", _THE_CLUSTER)
+            await self.take_all(resource, "", _THE_CLUSTER)
 
     async def _one_namespace(self, name: str) -> None:
         try:
-            self._take(NAMESPACES, await self._kube.get(NAMESPACES, name))
+            self._take(NAMESPACES, await self.kube.get(NAMESPACES, name))
         except (Unauthorized, Unreachable, NotFound):
             raise
         except ApiError as error:
             self._gap(NAMESPACES, name, error, "get")
 
-    async def _list(self, resource: Resource, namespace: str, where: str) -> bool:
+    async def take_all(self, resource: Resource, namespace: str, where: str) -> bool:
         """Whether it was seen (or is no kind of this cluster)."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                async for page in self._kube.pages(resource, namespace):
+                async for page in self.kube.pages(resource, namespace):
                     for raw in objects(page):
                         self._take(resource, raw)
                 return True
@@ -168,7 +194,7 @@ class _Look:
     def _gap(self, resource: Resource, where: str, error: ApiError, verb: str) -> None:
         scope = f" in {where}" if where not in (_THE_CLUSTER, _ELSEWHERE) else " in all namespaces"
         right = f"you may not {verb} {resource.qualified}{scope if resource.namespaced else ''}"
-        unknown = (_UNKNOWN_ELSEWHERE if where == _ELSEWHERE else _UNKNOWN)[resource.kind]
+        unknown = (_UNKNOWN_ELSEWHERE if where == _ELSEWHERE else self.unknown)[resource.kind]
         why = right if isinstance(error, Forbidden) else error.message
         self.gaps.append(Gap(resource.kind, where, why, unknown))
 

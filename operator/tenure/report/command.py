@@ -1,16 +1,17 @@
-"""`tenure inventory`: connect, look once, judge, print."""
+"""`tenure inventory` and `tenure pending`: connect, look once, judge, print."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from tenure.kube.client import Kube
-from tenure.kube.errors import ApiError, ConfigurationError, NotFound, Unauthorized, Unreachable
-from tenure.report import render
-from tenure.report.collect import Collected, collect
+from tenure.kube.errors import NotFound
+from tenure.report import pending, render
+from tenure.report.collect import Collected, Gap, collect
+from tenure.report.connection import Failure, connect, explained
 from tenure.report.inventory import report
 from tenure.settings import Settings
 
@@ -18,44 +19,47 @@ COMPLETE = 0
 INCOMPLETE = 1
 
 
-class Failure(Exception):
-    """Nothing could be shown; the text says why and what to do."""
-
-
 def show(settings: Settings, namespace: str | None, output: str, platform: bool, out: TextIO) -> int:
     """The exit status: COMPLETE, or INCOMPLETE when something could not be seen. Raises Failure."""
     seen = asyncio.run(_look(settings, namespace))
     found = report(seen, namespace, settings)
+    print_to(out, lambda: render.write(found, output, out, platform=platform))
+    return _told(found.gaps, output)
+
+
+def list_pending(settings: Settings, namespace: str | None, mine: bool, output: str, out: TextIO) -> int:
+    """The exit status, as of `show`. Raises Failure."""
+    found = pending.look(settings, namespace, mine)
+    print_to(out, lambda: pending.write(found, output, out))
+    return _told(found.gaps, output)
+
+
+def _told(gaps: Iterable[Gap], output: str) -> int:
+    """The exit status; what could not be seen is told beside an output for pipelines."""
+    gaps = tuple(gaps)
+    if output != "table":
+        for gap in gaps:
+            print(f"tenure: {gap.why}: {gap.unknown}", file=sys.stderr)
+    return INCOMPLETE if gaps else COMPLETE
+
+
+def print_to(out: TextIO, write: Callable[[], None]) -> None:
+    """Writes and flushes; a reader that has seen enough (`| head`) is no error."""
     try:
-        render.write(found, output, out, platform=platform)
+        write()
         out.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has seen enough. What is still buffered must not fail again when the interpreter ends.
+        # What is still buffered must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if output != "table":
-        for gap in found.gaps:
-            print(f"tenure: {gap.why}: {gap.unknown}", file=sys.stderr)
-    return COMPLETE if found.complete else INCOMPLETE
 
 
 async def _look(settings: Settings, namespace: str | None) -> Collected:
+    kube = await connect(settings)
     try:
-        kube = await Kube.connect(settings.kubeconfig, settings.context)
-    except ConfigurationError as error:
-        raise Failure(f"{error}. Name a kubeconfig with --kubeconfig or KUBECONFIG.") from error
-    try:
-        return await collect(kube, namespace)
-    except ConfigurationError as error:
-        raise Failure(str(error)) from error
-    except Unauthorized as error:
-        raise Failure(
-            f"{kube.server} does not accept the credentials ({error}). Log in again, or use another --context."
-        ) from error
-    except Unreachable as error:
-        raise Failure(f"{kube.server} does not answer ({error}). Is this the right --context?") from error
-    except NotFound as error:
-        raise Failure(f"there is no namespace {namespace}.") from error
-    except ApiError as error:
-        raise Failure(str(error)) from error
+        with explained(kube.server):
+            try:
+                return await collect(kube, namespace)
+            except NotFound as error:
+                raise Failure(f"there is no namespace {namespace}.") from error
     finally:
         await kube.close()

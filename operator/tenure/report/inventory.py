@@ -20,10 +20,10 @@ from tenure.inventory.store import Finding, QuarantineRecord, Store
 from tenure.model.evaluation import Evaluation, ExceptionRecord, Violation, Waiver
 from tenure.model.facts import Grant
 from tenure.model.keys import Key
-from tenure.model.records import ManagedBy, Secret, ServiceAccount
+from tenure.model.records import Binding, ManagedBy, Secret, ServiceAccount
 from tenure.report.collect import Collected, Gap
 from tenure.rules import evaluation, exceptions, risk
-from tenure.rules.governance import Installation
+from tenure.rules.governance import Installation, is_platform
 from tenure.rules.ownership import DEFAULT_SERVICE_ACCOUNT, in_use
 from tenure.rules.secrets import HELM_RELEASE, is_credential, is_token
 from tenure.telemetry.observed import CredentialState, CredentialType, credential_type
@@ -172,6 +172,25 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Impersonator:
+    """Who may act as somebody else, and so decide in that one's name: admission sees the impersonated user alone."""
+
+    kind: str
+    """User, Group or ServiceAccount."""
+    subject: str
+    """Its name; of a ServiceAccount namespace/name."""
+    namespace: str
+    """Where; "" = in the whole cluster."""
+    binding: str
+    role_kind: str
+    role: str
+    whom: str
+    """In words: "impersonate users, groups"; "every verb on every resource"."""
+    platform: bool
+    """Bound by Kubernetes itself, or a ServiceAccount of the platform's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All of it, sorted by namespace and name; platform identities and credentials are among them, marked."""
 
@@ -181,6 +200,8 @@ class Report:
     credentials: tuple[Credential, ...]
     """Those that belong to no identity."""
     documents: tuple[Document, ...]
+    impersonators: tuple[Impersonator, ...] | None
+    """Cluster-wide first; None where bindings or roles could not be seen and none is known."""
     gaps: tuple[Gap, ...]
     notes: tuple[str, ...]
 
@@ -217,6 +238,7 @@ class _Reporter:
             identities=identities,
             credentials=tuple(self._credential(record) for record in sorted(loose, key=_place)),
             documents=tuple(self._documents()),
+            impersonators=self._impersonators(),
             gaps=self._seen.gaps,
             notes=tuple(self._notes(secrets)),
         )
@@ -304,6 +326,35 @@ class _Reporter:
             found = self._findings(key, judged.violations, judged.waivers)
             if found and self._asked_for(key.namespace):
                 yield Document(key.kind, key.namespace, key.name, owner, found)
+
+    def _impersonators(self) -> tuple[Impersonator, ...] | None:
+        bindings = [
+            found for found in self._store.bindings.values() if not found.namespace or self._asked_for(found.namespace)
+        ]
+        found = sorted(
+            (one for held in bindings for one in self._impersonating(held)),
+            key=lambda one: (bool(one.namespace), one.namespace, one.role, one.kind, one.subject),
+        )
+        unseen = self._seen.unseen("RoleBinding", "ClusterRoleBinding", "Role", "ClusterRole")
+        return None if unseen and not found else tuple(found)
+
+    def _impersonating(self, binding: Binding) -> Iterator[Impersonator]:
+        role = self._store.roles.get((binding.namespace if binding.role_kind == "Role" else "", binding.role_name))
+        grade = next((row for row in role.grades if row.row in risk.IMPERSONATING), None) if role is not None else None
+        # Users and groups belong to the cluster: within a namespace only its ServiceAccounts can be impersonated.
+        if grade is None or not (grade.namespaced if binding.namespace else grade.cluster):
+            return
+        for subject in binding.subjects:
+            yield Impersonator(
+                kind=subject.kind,
+                subject=f"{subject.namespace}/{subject.name}" if subject.namespace else subject.name,
+                namespace=binding.namespace,
+                binding=binding.name,
+                role_kind=binding.role_kind,
+                role=binding.role_name,
+                whom=grade.what,
+                platform=binding.bootstrap or is_platform(subject.namespace, self._installation),
+            )
 
     # --- parts -------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from tenure.report.inventory import (
     Found,
     Held,
     Identity,
+    Impersonator,
     Owned,
     Report,
     Waived,
@@ -49,16 +50,25 @@ WIDEST: Final = 160
 _SHOWN: Final = 6
 """Entries per cell; the rest is counted, and stands in the JSON and CSV outputs."""
 
-_COLOUR: Final = {Risk.CRITICAL: "bold red", Risk.HIGH: "red", Risk.MEDIUM: "yellow", Risk.LOW: "default"}
-_DIM: Final = "dim"
-_BAD: Final = "red"
-_GOOD: Final = "green"
+COLOUR: Final = {Risk.CRITICAL: "bold red", Risk.HIGH: "red", Risk.MEDIUM: "yellow", Risk.LOW: "default"}
+DIM: Final = "dim"
+BAD: Final = "red"
+GOOD: Final = "green"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: str) -> str:
     """The text without characters that a terminal acts on, direction marks included."""
     return _CONTROL.sub("�", text)
+
+
+def console_on(out: TextIO) -> Console:
+    """A console that writes there, as wide as the terminal up to WIDEST, or WIDTH where there is none."""
+    console = Console(file=out, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH
+    console.width = min(console.width, WIDEST)
+    return console
 
 
 # --- table ------------------------------------------------------------------------------------------------------------
@@ -70,10 +80,7 @@ _Lines = list[tuple[int, Text]]
 def table(report: Report, out: TextIO, *, platform: bool) -> None:
     """Writes the report for people: namespace by namespace, then what belongs to nobody, then what was left out and
     why."""
-    console = Console(file=out, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDTH
-    console.width = min(console.width, WIDEST)
+    console = console_on(out)
     for part in _Page(report, platform).parts():
         console.print(part)
 
@@ -92,6 +99,7 @@ class _Page:
         yield from self._identities()
         yield from self._loose()
         yield from self._documents()
+        yield from self._impersonators()
         yield from self._footer()
 
     def _shown(self, identity: Identity) -> bool:
@@ -100,6 +108,10 @@ class _Page:
     def _folded(self, identity: Identity) -> bool:
         """An unused `default` ServiceAccount in a view of many namespaces: every namespace has one."""
         return self._report.namespace is None and identity.idle_default and not (identity.findings or identity.waivers)
+
+    def _local(self, one: Impersonator) -> bool:
+        """In a view of many namespaces: who reaches ServiceAccounts of one alone, as every holder of `edit` does."""
+        return self._report.namespace is None and bool(one.namespace)
 
     def _headline(self) -> Text:
         count = totals(self._report, platform=self._platform)
@@ -115,17 +127,17 @@ class _Page:
         line = Text("Open findings: ")
         levels = [(level, count[level.value]) for level in reversed(Risk) if count.get(level.value)]
         for number, (level, found) in enumerate(levels):
-            line.append(", " if number else "").append(f"{found} {level.value}", _COLOUR[level])
+            line.append(", " if number else "").append(f"{found} {level.value}", COLOUR[level])
         if not levels:
-            return line.append("none", _GOOD)
-        return line if self._recorded else line.append("; none is recorded here, so there are no deadlines", _DIM)
+            return line.append("none", GOOD)
+        return line if self._recorded else line.append("; none is recorded here, so there are no deadlines", DIM)
 
     def _gaps(self) -> Iterator[RenderableType]:
         if not self._report.gaps:
             return
         yield Text("Not everything could be seen:", style="bold yellow")
         for gap in self._report.gaps:
-            yield _indented(Text.assemble(clean(gap.why), (f": {gap.unknown}", _DIM)))
+            yield _indented(Text.assemble(clean(gap.why), (f": {gap.unknown}", DIM)))
         if self._report.namespace is None:
             yield _indented(Text("With rights in one namespace only, ask for that one: tenure inventory -n NAME"))
 
@@ -145,7 +157,7 @@ class _Page:
                 )
             yield _headed(namespace, grid)
         if not shown:
-            yield Text("No identities to show.\n", style=_DIM)
+            yield Text("No identities to show.\n", style=DIM)
 
     def _loose(self) -> Iterator[RenderableType]:
         shown = [credential for credential in self._report.credentials if self._platform or not credential.platform]
@@ -153,7 +165,7 @@ class _Page:
             return
         grid = _grid(("CREDENTIAL", 44), ("OWNER", 44), ("FINDINGS, EXCEPTIONS", 32))
         for credential in shown:
-            head = Text.assemble((f"{credential.namespace}/", _DIM), (credential.name, "bold"))
+            head = Text.assemble((f"{credential.namespace}/", DIM), (credential.name, "bold"))
             lines = [(0, head), *self._credential_lines(credential)]
             grid.add_row(
                 _cell([*lines, *_managed(credential.managed_by)]),
@@ -167,12 +179,28 @@ class _Page:
             return
         grid = _grid(("CLAIM OR EXCEPTION", 40), ("OWNER", 20), ("FINDINGS", 60))
         for document in self._report.documents:
-            name = Text.assemble(f"{document.kind} ", (f"{document.namespace}/", _DIM), (document.name, "bold"))
+            name = Text.assemble(f"{document.kind} ", (f"{document.namespace}/", DIM), (document.name, "bold"))
             lines: _Lines = []
             for found in document.findings:
-                lines += [*self._finding(found), (1, Text(clean(found.message), style=_DIM))]
+                lines += [*self._finding(found), (1, Text(clean(found.message), style=DIM))]
             grid.add_row(name, Text(clean(document.owner)), _cell(lines))
         yield _headed("Claims and exceptions with findings of their own", grid)
+
+    def _impersonators(self) -> Iterator[RenderableType]:
+        """Who may decide in another's name, by role and place: hundreds may hold one role."""
+        found = self._report.impersonators or ()
+        shown = [one for one in found if (self._platform or not one.platform) and not self._local(one)]
+        if not shown:
+            return
+        grid = _grid(("WHO", 46), ("WHERE", 24), ("BY", 26), ("MAY", 34))
+        for _, group in groupby(shown, key=lambda one: (one.namespace, one.role_kind, one.role)):
+            several = list(group)
+            who: list[_Lines] = [[(0, Text(clean(f"{one.kind} {one.subject}")))] for one in several]
+            first = several[0]
+            where = f"in {first.namespace}" if first.namespace else "cluster-wide"
+            role = Text(clean(f"{first.role_kind} {first.role}"))
+            grid.add_row(_limited(who), Text(clean(where)), role, Text(clean(first.whom)))
+        yield _headed("May impersonate others, and so decide in their name", grid)
 
     def _footer(self) -> Iterator[Text]:
         hidden = sum(identity.platform for identity in self._report.identities)
@@ -180,12 +208,21 @@ class _Page:
         lines = list(self._report.notes)
         if hidden and not self._platform:
             lines.append(f"{hidden} platform identities are not shown (--platform shows them).")
+        others = self._report.impersonators or ()
+        apart = sum(one.platform for one in others)
+        if apart and not self._platform:
+            lines.append(f"{apart} of the platform's own may impersonate others (--platform shows them).")
+        local = len({one.namespace for one in others if self._local(one) and (self._platform or not one.platform)})
+        if local:
+            lines.append(
+                f"In {local} namespaces somebody may impersonate their ServiceAccounts; not shown (-n NAME, -o json)."
+            )
         if folded:
             lines.append(
                 f"{folded} default ServiceAccounts that nothing uses are not shown (-n NAME, -o json, -o csv)."
             )
         for line in lines:
-            yield Text(clean(line), style=_DIM)
+            yield Text(clean(line), style=DIM)
 
     # --- cells -------------------------------------------------------------------------------------------------
 
@@ -197,22 +234,22 @@ class _Page:
             for credential in identity.credentials
         ]
         if identity.cloud_role:
-            entries.append([(0, Text("cloud role")), (1, Text(clean(identity.cloud_role), style=_DIM))])
+            entries.append([(0, Text("cloud role")), (1, Text(clean(identity.cloud_role), style=DIM))])
         return _limited(entries)
 
     def _credential_lines(self, credential: Credential) -> _Lines:
-        age = _span(self._report.now - credential.changed)
-        lines: _Lines = [(0, Text(f"{_TYPES[credential.type]}, {age} old", style=_DIM))]
+        age = span(self._report.now - credential.changed)
+        lines: _Lines = [(0, Text(f"{_TYPES[credential.type]}, {age} old", style=DIM))]
         if credential.type == "ServiceAccountToken":
             if credential.invalid_since:
-                lines.append((0, Text(f"switched off {clean(credential.invalid_since)}", style=_GOOD)))
+                lines.append((0, Text(f"switched off {clean(credential.invalid_since)}", style=GOOD)))
             elif credential.state == "Usable":
                 lines.append((0, Text("works")))
             else:
                 gone = f"refused: ServiceAccount {credential.service_account} is gone"
-                lines.append((0, Text(clean(gone), style=_DIM)))
+                lines.append((0, Text(clean(gone), style=DIM)))
             if credential.last_used:
-                lines.append((0, Text(f"last used {clean(credential.last_used)}", style=_DIM)))
+                lines.append((0, Text(f"last used {clean(credential.last_used)}", style=DIM)))
         if credential.quarantine:
             lines.append((0, _held(credential.quarantine)))
         return lines
@@ -226,37 +263,37 @@ class _Page:
         return _limited(entries)
 
     def _finding(self, found: Found, of: str = "") -> _Lines:
-        lines: _Lines = [(0, Text.assemble(found.rule, " ", (found.risk.value, _COLOUR[found.risk])))]
-        about = [Text(of, style=_DIM)] if of else []
+        lines: _Lines = [(0, Text.assemble(found.rule, " ", (found.risk.value, COLOUR[found.risk])))]
+        about = [Text(of, style=DIM)] if of else []
         about += self._state(found)
         return [*lines, (1, Text(", ").join(about))] if about else lines
 
     def _state(self, found: Found) -> Iterator[Text]:
         if found.phase is not Phase.OPEN:
-            yield Text(found.phase.value.lower(), style=_DIM)
+            yield Text(found.phase.value.lower(), style=DIM)
         elif not found.name:
             if self._recorded:
-                yield Text("not recorded yet", style=_DIM)
+                yield Text("not recorded yet", style=DIM)
         elif found.due is not None:
             left = found.due - self._report.now
             late = left < timedelta(0)
-            yield Text(f"overdue by {_span(-left)}", style=_BAD) if late else Text(f"due in {_span(left)}")
-            yield Text(f"then {found.on_deadline.lower()}{' (audit)' if found.mode == 'Audit' else ''}", style=_DIM)
+            yield Text(f"overdue by {span(-left)}", style=BAD) if late else Text(f"due in {span(left)}")
+            yield Text(f"then {found.on_deadline.lower()}{' (audit)' if found.mode == 'Audit' else ''}", style=DIM)
 
     def _waiver(self, waived: Waived, of: str = "") -> _Lines:
         active = waived.phase is ExceptionPhase.ACTIVE and waived.covers
-        head = Text.assemble("exception ", (waived.phase.value.lower(), _GOOD if active else "yellow"))
-        left = f", {_span(waived.expires - self._report.now)} left" if active else ""
+        head = Text.assemble("exception ", (waived.phase.value.lower(), GOOD if active else "yellow"))
+        left = f", {span(waived.expires - self._report.now)} left" if active else ""
         lines = [of, f"{waived.class_} {waived.name}{left}", f"for {', '.join(waived.rules)}", waived.failing]
-        return [(0, head), *((1, Text(clean(line), style=_DIM)) for line in lines if line)]
+        return [(0, head), *((1, Text(clean(line), style=DIM)) for line in lines if line)]
 
 
 _STATES: Final = (
     ("declared", "declared", "default"),
     ("derived", "derived", "default"),
-    ("none", "without owner", _BAD),
-    ("unknown", "of unknown ownership", _BAD),
-    ("idle", "unused default", _DIM),
+    ("none", "without owner", BAD),
+    ("unknown", "of unknown ownership", BAD),
+    ("idle", "unused default", DIM),
 )
 _TYPES: Final = {
     "ServiceAccountToken": "token",
@@ -267,8 +304,8 @@ _TYPES: Final = {
     "BootstrapToken": "bootstrap token",
     "APIKey": "key or password",
 }
-_NOTHING: Final = Text("–", style=_DIM)
-_NOT_VISIBLE: Final = Text("not visible", style=_BAD)
+_NOTHING: Final = Text("–", style=DIM)
+_NOT_VISIBLE: Final = Text("not visible", style=BAD)
 
 
 def _grid(*columns: tuple[str, int]) -> Table:
@@ -297,42 +334,42 @@ def _limited(entries: list[_Lines]) -> RenderableType:
         return _NOTHING
     lines = [line for entry in entries[:_SHOWN] for line in entry]
     if len(entries) > _SHOWN:
-        lines.append((0, Text(f"and {len(entries) - _SHOWN} more", style=_DIM)))
+        lines.append((0, Text(f"and {len(entries) - _SHOWN} more", style=DIM)))
     return _cell(lines)
 
 
 def _identity_lines(identity: Identity) -> _Lines:
     at_least = "at least " if identity.risk_at_least else ""
-    about = Text(f"{identity.class_}, ", style=_DIM).append(f"{at_least}{identity.risk.value}", _COLOUR[identity.risk])
+    about = Text(f"{identity.class_}, ", style=DIM).append(f"{at_least}{identity.risk.value}", COLOUR[identity.risk])
     lines: _Lines = [(0, Text(identity.name, style="bold")), (0, about), *_managed(identity.managed_by)]
     if identity.idle_default:
-        lines.append((0, Text("nothing uses it", style=_DIM)))
+        lines.append((0, Text("nothing uses it", style=DIM)))
     if identity.quarantine:
         lines.append((0, _held(identity.quarantine)))
-        lines += [(1, Text(f"still: {clean(line)}", style=_DIM)) for line in identity.residual]
+        lines += [(1, Text(f"still: {clean(line)}", style=DIM)) for line in identity.residual]
     return lines
 
 
 def _managed(managed: ManagedBy | None) -> _Lines:
-    return [(0, Text(clean(f"{managed.manager} {managed.name}".strip()), style=_DIM))] if managed else []
+    return [(0, Text(clean(f"{managed.manager} {managed.name}".strip()), style=DIM))] if managed else []
 
 
 def _held(held: Held) -> Text:
     word = "revoked" if held.revoked else "being released" if held.ending else "quarantined"
     stages = f": {', '.join(held.stages)}" if held.stages and not held.revoked else ""
-    return Text.assemble((word, "bold magenta"), (stages, _DIM))
+    return Text.assemble((word, "bold magenta"), (stages, DIM))
 
 
 def _owner_lines(owned: Owned) -> _Lines:
     if owned.state in ("none", "unknown"):
-        head = Text(owned.state, style=_BAD).append(f" ({clean(owned.owner)} is told)" if owned.owner else "", _DIM)
+        head = Text(owned.state, style=BAD).append(f" ({clean(owned.owner)} is told)" if owned.owner else "", DIM)
     else:
-        head = Text(clean(owned.owner) or "nobody", style="default" if owned.owner else _BAD).append(
-            f" {owned.state}", _DIM
+        head = Text(clean(owned.owner) or "nobody", style="default" if owned.owner else BAD).append(
+            f" {owned.state}", DIM
         )
     if owned.vacant and owned.state != "none":
-        head.append(" vacant", _BAD)
-    return [(0, head), (0, Text(clean(owned.why), style=_DIM))]
+        head.append(" vacant", BAD)
+    return [(0, head), (0, Text(clean(owned.why), style=DIM))]
 
 
 def _entitlements_cell(identity: Identity) -> RenderableType:
@@ -346,13 +383,13 @@ def _entitlement(entitled: Entitled) -> _Lines:
     if entitled.risk is None:
         line.append(" role not found", "yellow")
     elif entitled.risk is not Risk.LOW:
-        line.append(f" {entitled.risk.value}", _COLOUR[entitled.risk])
+        line.append(f" {entitled.risk.value}", COLOUR[entitled.risk])
     where = f"in {entitled.namespace}" if entitled.namespace else "cluster-wide"
     lines = [f"{where}, by {entitled.binding}", f"as {entitled.through}" if entitled.through else ""]
-    return [(0, line), *((1, Text(clean(text), style=_DIM)) for text in lines if text)]
+    return [(0, line), *((1, Text(clean(text), style=DIM)) for text in lines if text)]
 
 
-def _span(length: timedelta) -> str:
+def span(length: timedelta) -> str:
     """Roughly how long: `412d`, `3d 4h`, `5h 10m`, `12m`, `40s`."""
     seconds = max(0, int(length.total_seconds()))
     days, hours, minutes = seconds // 86_400, seconds // 3_600 % 24, seconds // 60 % 60
@@ -386,6 +423,7 @@ def as_json(report: Report, out: TextIO, *, platform: bool) -> None:
         "identities": [_identity_object(identity) for identity in identities],
         "credentials": [_credential_object(credential) for credential in loose],
         "documents": [_document_object(document) for document in report.documents],
+        "impersonators": _maybe(report.impersonators, _impersonator_object),
     }
     json.dump(body, out, indent=2)  # pure ASCII: a terminal that shows it acts on nothing in it
     out.write("\n")
@@ -516,6 +554,19 @@ def _document_object(document: Document) -> dict[str, Any]:
         "name": document.name,
         "owner": document.owner,
         "findings": [_found_object(found) for found in document.findings],
+    }
+
+
+def _impersonator_object(one: Impersonator) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "name": one.subject,
+        "namespace": one.namespace or None,
+        "scope": "Namespace" if one.namespace else "Cluster",
+        "binding": one.binding,
+        "role": {"kind": one.role_kind, "name": one.role},
+        "may": one.whom,
+        "platform": one.platform,
     }
 
 

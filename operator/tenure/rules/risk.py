@@ -19,6 +19,8 @@ CLUSTER_NAMESPACES: Final = frozenset({"", "kube-system"})
 """Whoever has rights in kube-system has the cluster's controllers and their tokens: graded as a cluster binding."""
 
 RUN_PODS: Final = "R11"
+IMPERSONATING: Final = frozenset({"R01", "R04"})
+"""Rows that let somebody act as another; R01 is every verb, that one among them."""
 REASONS: Final = 5
 """Bindings named in a grade; the worst come first, the rest is counted (a finding stays below 4 KiB)."""
 LINE: Final = 200

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tenure.inventory.grading import grade
+from tenure.inventory.grading import decides, grade
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -122,3 +122,42 @@ def test_the_words_name_verbs_resources_and_names() -> None:
 def test_equal_roles_share_their_grades() -> None:
     first, second = grade([rule("create", "pods")]), grade([rule("create", "pods"), rule("get", "configmaps")])
     assert first is second
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([rule("approve", "identityexceptions", "tenure.dev")], ("approve",)),
+        ([rule("get,approve-security,reject", "identityexceptions", "tenure.dev")], ("approve-security", "reject")),
+        ([rule("quarantine,revoke", "identityfindings", "tenure.dev")], ("quarantine", "revoke")),
+        ([rule("approve", "*", "tenure.dev")], ("approve",)),
+        ([rule("release", "quarantines", "*")], ("release",)),
+        (
+            [rule("attest", "ownedidentities", "tenure.dev"), rule("force", "identityexceptions", "tenure.dev")],
+            ("attest", "force"),
+        ),
+        ([rule("approve", "identityexceptions", "tenure.dev", "only-this")], ("approve",)),
+        # The verb * asks nobody to decide, whatever else the role says.
+        ([rule("*", "identityexceptions", "tenure.dev")], ()),
+        ([rule("*", "*", "*")], ()),
+        # Verbs that decide nothing, or nothing about this kind.
+        ([rule("consult,consult-legal,claim,get", "identityexceptions,identityowners", "tenure.dev")], ()),
+        ([rule("approve", "identityfindings", "tenure.dev")], ()),
+        ([rule("approve", "identityexceptions", "example.com")], ()),
+        ([rule("approved,force-it", "identityexceptions", "tenure.dev")], ()),
+    ],
+)
+def test_decision_verbs(rules: list[dict[str, Any]], expected: tuple[str, ...]) -> None:
+    assert decides(rules) == expected
+
+
+@pytest.mark.parametrize("raw", [None, [], "rules", [None], [{}]])
+def test_no_rules_and_broken_ones_decide_nothing(raw: object) -> None:
+    assert decides(raw) == ()
+
+
+def test_equal_roles_share_their_decision_verbs() -> None:
+    one = [rule("reject,approve", "identityexceptions", "tenure.dev")]
+    other = [rule("approve", "identityexceptions", "tenure.dev"), rule("reject", "*", "*"), rule("get", "pods")]
+    assert decides(one) == ("approve", "reject")
+    assert decides(one) is decides(other)

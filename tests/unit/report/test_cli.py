@@ -107,6 +107,62 @@ def test_names() -> None:
     assert names(["a,b", "b c", "", " d "]) == ("a", "b", "c", "d")
 
 
+VERDICTS = ("approve", "reject", "attest", "quarantine", "revoke", "release")
+
+
+@pytest.fixture
+def ordered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The orders that the deciding commands give, each answered with 1."""
+    from tenure.report import decide
+
+    found: list[Any] = []
+
+    def answer(settings: Settings, order: Any, ask: Any) -> int:
+        found.append((settings, order, ask))
+        return 1
+
+    monkeypatch.setattr(decide, "decide", answer)
+    return found
+
+
+@pytest.mark.parametrize("word", VERDICTS)
+def test_each_verdict_is_a_command(ordered: list[Any], word: str) -> None:
+    assert run(word, "idex/ci", "-n", "payments", "--reason", "r").exit_code == 1
+    [(settings, order, ask)] = ordered
+    assert settings == Settings()
+    assert (order.verdict.lower(), order.target, order.namespace, order.reason) == (word, "idex/ci", "payments", "r")
+    assert (order.verb, order.only_print, order.yes, order.timeout) == ("", False, False, 30.0)
+    assert ask is None, "nobody is asked where there is no terminal"
+
+
+def test_every_option_of_a_verdict(ordered: list[Any]) -> None:
+    done = run(
+        "approve", "idex/ci", "--namespace", "payments", "--reason", "r", "--verb", "approve-security", "--print",
+        "--yes", "--timeout", "5", "--kubeconfig", "k", "--context", "c",
+    )  # fmt: skip
+    assert done.exit_code == 1, done.output
+    [(settings, order, _)] = ordered
+    assert settings == Settings(kubeconfig="k", context="c")
+    assert (order.verb, order.only_print, order.yes, order.timeout) == ("approve-security", True, True, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("approve", "idex/ci", "-n", "payments"), "--reason"),
+        (("approve", "idex/ci", "--reason", "r"), "--namespace"),
+        (("approve", "-n", "payments", "--reason", "r"), "KIND/NAME"),
+        (("approve", "idex/ci", "-n", "payments", "--reason", "r", "--timeout", "-1"), "--timeout"),
+        (("pending", "-o", "csv"), "--output"),
+    ],
+)
+def test_what_is_left_out_is_named(ordered: list[Any], arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert ordered == []
+
+
 def test_version() -> None:
     assert run("version").output == f"{tenure.__version__}\n"
 

@@ -80,7 +80,7 @@ async def test_everything_is_listed_once() -> None:
     seen = await look(cluster)
     assert seen.now == NOW
     assert seen.gaps == ()
-    assert len(cluster.asked) == len(set(cluster.asked)) == 14
+    assert len(cluster.asked) == len(set(cluster.asked)) == 15
     assert {place for _, place in cluster.asked} == {""}
     assert len(seen.store.service_accounts) == 4
     assert seen.store.secrets["payments", "ci-token"].type == "kubernetes.io/service-account-token"
@@ -95,6 +95,7 @@ async def test_of_one_namespace_only_what_bears_on_it() -> None:
         "pods",
         "ownedidentities",
         "identityexceptions",
+        "identitydecisions",
         "identityfindings",
         "quarantines",
     }

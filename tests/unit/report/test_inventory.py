@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -208,3 +209,53 @@ def test_totals_leave_the_platform_and_unused_defaults_apart() -> None:
     assert (count["declared"], count["none"], count["idle"]) == (1, 1, 1)
     assert (count["High"], count["Low"]) == (2, 1)
     assert totals(reported(), platform=True)["identities"] == 4
+
+
+def acting_as(
+    name: str, subjects: list[dict[str, Any]], namespace: str = "", **rule: Any
+) -> tuple[dict[str, Any], ...]:
+    """A role that lets somebody impersonate, and its binding."""
+    granted = {"apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"], **rule}
+    kind = "RoleBinding" if namespace else "ClusterRoleBinding"
+    return (
+        raw("ClusterRole", name, rules=[granted]),
+        raw(kind, name, namespace, roleRef={"kind": "ClusterRole", "name": name}, subjects=subjects),
+    )
+
+
+BOB = {"kind": "User", "name": "bob"}
+
+
+def impersonators(*objects: dict[str, Any], **more: Any) -> list[tuple[str, str, str, str]]:
+    found = reported(*objects, **more).impersonators or ()
+    return [(one.kind, one.subject, one.namespace, one.whom) for one in found]
+
+
+def test_who_may_impersonate_a_decider_is_named() -> None:
+    bot = {"kind": "ServiceAccount", "name": "bot", "namespace": "payments"}
+    found = impersonators(
+        *acting_as("helpdesk", [BOB, {"kind": "Group", "name": "helpdesk"}, bot]),
+        *acting_as("all", [{"kind": "User", "name": "root"}], apiGroups=["*"], resources=["*"], verbs=["*"]),
+        *acting_as("one", [{"kind": "User", "name": "carol"}], resources=["users"], resourceNames=["dan"]),
+        *acting_as("reader", [{"kind": "User", "name": "eve"}], verbs=["get"]),
+    )
+    assert found == [
+        ("User", "root", "", "every verb on every resource"),
+        ("Group", "helpdesk", "", "impersonate users, groups"),
+        ("ServiceAccount", "payments/bot", "", "impersonate users, groups"),
+        ("User", "bob", "", "impersonate users, groups"),
+        ("User", "carol", "", "impersonate users (dan)"),
+    ]
+
+
+def test_within_a_namespace_only_its_service_accounts_can_be_impersonated() -> None:
+    users = acting_as("users", [BOB], "payments")
+    accounts = acting_as("accounts", [BOB], "payments", resources=["serviceaccounts"])
+    assert impersonators(*users, *accounts) == [("User", "bob", "payments", "impersonate serviceaccounts")]
+    elsewhere = acting_as("accounts", [BOB], "kube-system", resources=["serviceaccounts"])
+    assert impersonators(*elsewhere, namespace="payments") == []
+
+
+def test_nobody_and_unknown_are_two_answers() -> None:
+    assert reported().impersonators == ()
+    assert reported(gaps=(gap("ClusterRole"),)).impersonators is None

@@ -229,3 +229,39 @@ def test_json_leaves_the_platform_out_and_counts_it() -> None:
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_no_value_of_a_secret_is_in_any_output(output: str) -> None:
     assert "CANARY" not in written(reported(*FULL), output, platform=True)
+
+
+def acting_as(name: str, namespace: str = "", *, bootstrap: bool = False) -> tuple[dict[str, Any], ...]:
+    labels = {"kubernetes.io/bootstrapping": "rbac-defaults"} if bootstrap else {}
+    rule = {"apiGroups": [""], "resources": ["users", "serviceaccounts"], "verbs": ["impersonate"]}
+    return (
+        raw("ClusterRole", name, rules=[rule]),
+        raw(
+            "RoleBinding" if namespace else "ClusterRoleBinding",
+            name,
+            namespace,
+            metadata={"labels": labels},
+            roleRef={"kind": "ClusterRole", "name": name},
+            subjects=[{"kind": "User", "name": f"user-of-{name}"}],
+        ),
+    )
+
+
+def test_who_may_impersonate_has_a_section_of_its_own() -> None:
+    objects = (*acting_as("helpdesk"), *acting_as("local", "payments"), *acting_as("masters", bootstrap=True))
+    text = squeezed(written(reported(*objects), "table"))
+    assert "May impersonate others, and so decide in their name" in text
+    assert "User user-of-helpdesk cluster-wide ClusterRole helpdesk" in text
+    assert "user-of-local" not in text
+    assert "In 1 namespaces somebody may impersonate their ServiceAccounts" in text
+    assert "user-of-masters" not in text
+    assert "1 of the platform's own may impersonate others (--platform shows them)." in text
+    assert "user-of-local" in written(reported(*objects, namespace="payments"), "table")
+    assert "user-of-masters" in written(reported(*objects), "table", platform=True)
+    body = json.loads(written(reported(*objects), "json"))
+    assert [(one["name"], one["scope"], one["platform"]) for one in body["impersonators"]] == [
+        ("user-of-helpdesk", "Cluster", False),
+        ("user-of-masters", "Cluster", True),
+        ("user-of-local", "Namespace", False),
+    ]
+    assert "May impersonate" not in written(reported(), "table")
