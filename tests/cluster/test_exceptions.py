@@ -451,6 +451,7 @@ def test_a_missed_review_of_a_claim_is_a_finding_until_somebody_attests(governed
     assert pending["reason"] == "AwaitingReview"
     assert f"`tenure attest ownedidentity/claim -n {place} --reason …`" in pending["message"]
 
+    eventually(lambda: datetime.now(UTC) >= due + timedelta(seconds=1), what="a stamp that is later by a second")
     attest = decide(governed, governed.get("ownedidentities", "claim", place) or {}, "Attest", BOB)
     counted = wait_status(governed, attest, outcome="Counted", reason="Attested")
     assert (counted["late"], instant(counted["deadline"])) == (True, due)
