@@ -337,6 +337,44 @@ def test_approvals_racing_edits_never_approve_what_they_did_not_name(governed: C
         assert status["phase"] == "Pending", "the edit came last, and nobody named it"
 
 
+def test_renewals_outlive_the_exception_its_name_its_target_and_the_operator(
+    governed: Cluster, running: Operator, place: str, token: str
+) -> None:
+    asking(governed, place, TEAM, maxRenewals=1)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="a finding")
+
+    def granted(called: str, days: int) -> Json:
+        asked = ask(governed, place, called, expiresAt=soon(days * 86_400))
+        decide(governed, asked, "Approve", BOB)
+        return asked
+
+    def renewals() -> int:
+        found = finding_of(governed, place, "LegacyToken", token)
+        assert found is not None
+        assert found["status"]["phase"] == "Excepted"
+        return int(found["status"]["debt"].get("renewals", 0))
+
+    first = granted("first", 1)
+    wait_status(governed, first, phase="Active", renewals=0)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Excepted", what="the waiver")
+    governed.delete("identityexceptions", "first", place, user=ALICE)
+    governed.delete("secrets", token, place)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Resolved", what="its end")
+    governed.create(scenario.token_secret(place, token, "ci"))
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="it is back")
+    second = granted("renamed", 2)
+    wait_status(governed, second, phase="Active")
+    eventually(lambda: renewals() == 1, what="the renewal is counted")
+    wait_status(governed, second, renewals=1)
+    running.restart()
+    governed.delete("identityexceptions", "renamed", place, user=ALICE)
+    third = granted("once-more", 3)
+    refused = wait_status(governed, third, phase="Pending", reason="TooManyRenewals")
+    assert refused["failing"] == f"renewals: LegacyToken of Secret/{token} was renewed 1 times, Migration allows 1"
+    shorter = granted("no-later", 1)
+    wait_status(governed, shorter, phase="Active")
+
+
 # --- time, and the ledger
 
 
@@ -451,6 +489,7 @@ def test_a_missed_review_of_a_claim_is_a_finding_until_somebody_attests(governed
     assert pending["reason"] == "AwaitingReview"
     assert f"`tenure attest ownedidentity/claim -n {place} --reason …`" in pending["message"]
 
+    eventually(lambda: datetime.now(UTC) >= due + timedelta(seconds=1), what="a stamp that is later by a second")
     attest = decide(governed, governed.get("ownedidentities", "claim", place) or {}, "Attest", BOB)
     counted = wait_status(governed, attest, outcome="Counted", reason="Attested")
     assert (counted["late"], instant(counted["deadline"])) == (True, due)

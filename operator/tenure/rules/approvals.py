@@ -158,10 +158,11 @@ def _attestation(decision: Decision, over: str, since: datetime | None) -> Rulin
     return undecided("The exception is not active yet: there is nothing to review.")
 
 
-def _order(decision: Decision) -> tuple[datetime, int, str]:
-    """As they were made. Within one second force wins over Reject, and Reject over Approve."""
+def _order(decision: Decision) -> tuple[datetime, int, bool, str]:
+    """As they were made. Within one second force wins over Reject, and Reject over Approve; among equals what was
+    taken in before goes first, or a later one whose name happens to be smaller would push it from its place."""
     rank = _FORCED if decision.spec.used_verb == FORCE else _ORDER.get(decision.spec.verdict, 0)
-    return (decision.created, rank, decision.name)
+    return (decision.created, rank, settled(decision) is None, decision.name)
 
 
 class _Places:

@@ -193,6 +193,16 @@ class TestWhoseItIs:
         assert standing(world, record).phase is ExceptionPhase.ACTIVE
         assert ruled(world, record, second) == (VOID, DecisionReason.NOT_ASKED)
 
+    def test_a_later_one_of_the_same_second_pushes_nobody_from_their_place(self, world: World) -> None:
+        asking(world, TEAM)
+        record = world.exception()
+        first = world.decision(record, name="yes")
+        status = IdentityDecisionStatus(outcome=COUNTED, reason="Approved", message="it was")
+        world.put("IdentityDecision", replace(first, status=status, resource_version="901"))
+        second = world.decision(record, by="ann@example.com", name="also")
+        assert standing(world, record).decision == "yes"
+        assert ruled(world, record, second) == (VOID, DecisionReason.NOT_ASKED)
+
     def test_a_person_moves_to_the_place_that_only_they_can_fill(self, world: World) -> None:
         asking(world, BOTH)
         record = world.exception()
