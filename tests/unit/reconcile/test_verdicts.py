@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tenure.api.decision import IdentityDecisionStatus
-from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.verdicts import is_over
 from tests.unit.rules.world import DAY, NOW, NS, World, key_of
@@ -109,75 +108,31 @@ class TestAccountability:
         assert (claim.status.accountable, claim.status.accountable_since) == ("platform", NOW + DAY)
 
 
-class TestFindings:
-    def finding(self, world: World, status: dict[str, Any] | None = None, **more: Any) -> Any:
-        told = {"phase": "Open", "due": NOW.isoformat(), **(status or {})}
-        return world.finding(world.account(), "Unowned", told, **more)
+class TestVerdicts:
+    """On findings and Quarantines, which decide.verdict answers: see tests/unit/decide/test_verdict.py."""
 
-    def test_it_counts_once_the_finding_names_it(self, world: World) -> None:
-        finding = self.finding(world)
-        verdict = world.decision(finding, "Quarantine", at=NOW + HOUR)
-        assert said(world, verdict) == ("", "", True)
-        decided = {"verdict": "Quarantine", "source": "Verdict", "reference": f"IdentityDecision/{verdict.name}"}
-        self.finding(world, {"decision": decided, "decided": NOW.isoformat(), "phase": "Quarantined"})
-        world.put("IdentityFinding", replace(world.store.findings[NS, finding.name], uid=finding.uid))
-        assert said(world, verdict) == ("Counted", "Enforced", True)
+    def test_of_what_is_there_nothing_is_said_here(self, world: World) -> None:
+        finding = world.finding(world.account(), "Unowned", {"phase": "Open"})
+        verdict = world.decision(finding, "Quarantine")
+        assert authored_status(world.store, key_of(verdict), NOW, world.installation)[0] is None
 
-    @pytest.mark.parametrize("verdict", ["Quarantine", "Revoke"])
-    @pytest.mark.parametrize("phase", ["Resolved", "Excepted"])
-    def test_on_what_is_decided_it_is_void(self, world: World, verdict: str, phase: str) -> None:
-        finding = self.finding(world, {"phase": phase})
-        assert said(world, world.decision(finding, verdict))[:2] == ("Void", "AlreadyDecided")
+    def test_of_what_is_gone_it_is_void(self, world: World) -> None:
+        finding = world.finding(world.account(), "Unowned", {"phase": "Open"})
+        verdict = world.decision(finding, "Revoke")
+        world.store.remove("IdentityFinding", NS, finding.name)
+        assert said(world, verdict)[:2] == ("Void", "TargetGone")
 
-    def test_what_it_saw_must_stand_there(self, world: World) -> None:
-        finding = self.finding(world, spec={"revision": 3})
-        assert said(world, world.decision(finding, "Quarantine", generation=2))[:2] == ("Void", "StaleTarget")
-        assert said(world, world.decision(finding, "Quarantine", generation=4))[:2] == ("", "")
-
-    def test_a_finding_on_a_claim_enforces_nothing(self, world: World) -> None:
-        finding = world.finding(world.claim(), "OwnerVacant", {"phase": "Open"})
-        assert said(world, world.decision(finding, "Revoke"))[:2] == ("Void", "NotAsked")
-
-    def test_revoking_what_is_quarantined_counts_once_its_end_was_moved(self, world: World) -> None:
-        decided = {"verdict": "Quarantine", "source": "Policy", "reference": "GovernancePolicy/p"}
-        finding = self.finding(world, {"phase": "Quarantined", "decided": NOW.isoformat(), "decision": decided})
-        spec = {"subject": {"kind": "ServiceAccount", "name": "ci", "uid": "u"}, "findings": [finding.name]}
-        quarantine = world._authored("Quarantine", NS, "quar", QuarantineSpec.read(spec))
-        verdict = world.decision(finding, "Revoke", at=NOW)
-        assert said(world, world.decision(finding, "Quarantine"))[:2] == ("Void", "AlreadyDecided")
-        assert said(world, verdict)[:2] == ("", "")
-        moved = QuarantineSpec.read({**spec, "revokeAt": NOW.isoformat()})
-        world.put("Quarantine", replace(quarantine, spec=moved, resource_version="900"))
-        status = answered(world, verdict).status
-        assert (status.outcome, status.reason, status.effect) == ("Counted", "Enforced", "Quarantine/quar")
+    def test_what_was_said_of_it_stays(self, world: World) -> None:
+        finding = world.finding(world.account(), "Unowned", {"phase": "Open"})
+        verdict = taken_in(world, world.decision(finding, "Quarantine"))
+        world.store.remove("IdentityFinding", NS, finding.name)
+        assert said(world, verdict)[:2] == ("Counted", "Enforced")
 
 
-class TestQuarantines:
-    def quarantine(self, world: World, **status: Any) -> Any:
-        spec = QuarantineSpec.read({"subject": {"kind": "ServiceAccount", "name": "ci", "uid": "u"}})
-        return world._authored("Quarantine", NS, "serviceaccount-ci-1", spec, status=QuarantineStatus.read(status))
-
-    def test_the_release_names_who_gave_it(self, world: World) -> None:
-        quarantine = self.quarantine(world)
-        mine = world.decision(quarantine, "Release")
-        other = world.decision(quarantine, "Release", by="ann@example.com")
-        assert said(world, mine)[:2] == ("", "")
-        released = QuarantineStatus.read({"release": {"by": "bob@example.com", "started": NOW}})
-        world.put("Quarantine", replace(quarantine, status=released, resource_version="900"))
-        assert said(world, mine)[:2] == ("Counted", "Released")
-        assert said(world, other)[:2] == ("Void", "AlreadyDecided")
-
-    def test_gone_before_we_looked_its_finding_tells(self, world: World) -> None:
-        quarantine = self.quarantine(world)
-        mine = world.decision(quarantine, "Release", at=NOW - HOUR)
-        world.store.remove("Quarantine", NS, quarantine.name)
-        world.finding(world.account(), "Unowned", {"released": (NOW - HOUR).isoformat()})
-        assert said(world, mine)[:2] == ("Counted", "Released")
-
-    def test_what_was_revoked_cannot_be_given_back(self, world: World) -> None:
-        revoked = {"kind": "ServiceAccount", "name": "ci", "uid": "u", "done": NOW}
-        quarantine = self.quarantine(world, revoked=[revoked])
-        assert said(world, world.decision(quarantine, "Release"))[:2] == ("Void", "AlreadyDecided")
+def taken_in(world: World, verdict: Any) -> Any:
+    """The verdict once its finding's act has begun."""
+    status = IdentityDecisionStatus.read({"observedGeneration": 1, "outcome": "Counted", "reason": "Enforced"})
+    return world.put("IdentityDecision", replace(verdict, status=status, resource_version="800"))
 
 
 class TestRetention:
@@ -218,7 +173,7 @@ class TestRetention:
         decided = {"verdict": "Quarantine", "source": "Verdict", "reference": f"IdentityDecision/{verdict.name}"}
         status = finding.status.read({"risk": {"level": "Low"}, "decision": decided})
         world.put("IdentityFinding", replace(finding, status=status, resource_version="900"))
-        answered(world, verdict)
+        taken_in(world, verdict)
         assert not self.over(world, verdict, NOW)
         world.store.remove("IdentityFinding", NS, finding.name)
         assert self.over(world, verdict, NOW)
