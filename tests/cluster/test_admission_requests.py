@@ -64,22 +64,21 @@ def test_an_edit_by_somebody_else_makes_them_the_requester(api: Cluster, writers
         {"target": {"name": "another"}},
         {"onBehalfOf": "carol"},
     )
-    for change in changes:
-        for user in (BOB, ALICE):
-            other = {BOB: ALICE, ALICE: BOB}[user]
-            assert requester(api, writers) == other or user == ALICE
-            edited = {**change, "justification": f"by {user}, {change}"} if "ticket" not in change else change
-            if change == {"ticket": None} and user == ALICE:
-                edited = {"ticket": "T-2"}
-
-            def write(edited: Json = edited, user: str = user) -> object:
-                return person(user).patch("identityexceptions", "exception", {"spec": edited}, writers)
-
-            if requester(api, writers) != user:
-                refused_or(api, f"and you are {user}. Write requestedBy: {user}", write)
-            named = {"spec": {**edited, "requestedBy": user}}
-            person(user).patch("identityexceptions", "exception", named, writers)
-            assert requester(api, writers) == user
+    for number, change in enumerate(changes):
+        user = (BOB, ALICE)[number % 2]
+        editor = person(user)
+        refused_or(
+            api,
+            f"and you are {user}. Write requestedBy: {user}",
+            lambda change=change, editor=editor: editor.patch(  # type: ignore[misc]
+                "identityexceptions", "exception", {"spec": change}, writers
+            ),
+        )
+        editor.patch("identityexceptions", "exception", {"spec": {**change, "requestedBy": user}}, writers)
+        assert requester(api, writers) == user
+    found = api.get("identityexceptions", "exception", writers)
+    assert found is not None
+    assert found["metadata"]["generation"] == 1 + len(changes)
 
 
 def test_an_identical_re_apply_changes_nothing(api: Cluster, writers: str) -> None:
@@ -239,11 +238,11 @@ def test_where_an_owner_may_be_claimed_for(api: Cluster, labelled: str) -> None:
 def test_a_claim_elsewhere_is_refused_to_holders_of_the_verb_and_of_everything(
     api: Cluster, room: str, person: Person
 ) -> None:
-    name = room
+    name = f"owner-{room[-6:]}"
     api.create(owner(name, namespaceSelector={"matchLabels": {"team": "payments"}}))
     try:
         grant(api, room, BOB, WRITE, ["ownedidentities"])
-        with pytest.raises(ApiError, match="may not claim for IdentityOwner"):  # the verb comes first
+        with pytest.raises(ApiError, match=r"may not claim for|may not be claimed for"):  # both are true
             person(BOB).create(claim(room, owner=name))
         grant(api, room, BOB, ["claim"], ["identityowners"], names=[name])
         for by in ({"user": BOB}, {"user": "root", "groups": ["system:masters"]}):

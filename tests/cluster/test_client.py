@@ -316,3 +316,38 @@ async def test_a_write_with_a_lost_answer_went_out_once_and_is_unknown(
     assert len(proxy.writes("delete secrets")) == 1
     with pytest.raises(errors.NotFound):
         await through_proxy.get(r.SECRETS, "a", namespace)
+
+
+# --- who we are taken for -------------------------------------------------------------------------------------------
+
+
+async def test_a_kubeconfig_with_as_is_taken_for_that_user_and_no_more(cluster: Cluster, tmp_path: Path) -> None:
+    """Whoever hands out a kubeconfig restricted by `as` must not hand out the rights of the user behind it."""
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    for entry in config["users"]:
+        entry["user"] |= {"as": "nobody-at-all", "as-groups": ["first", "second"], "as-user-extra": {"why/how": ["x"]}}
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    taken = await Kube.connect(str(path), cluster.context)
+    try:
+        assert await taken.self_user() == "nobody-at-all"
+        review = r.SELF_SUBJECT_REVIEWS
+        answer = await taken.create(review, {"apiVersion": review.api_version, "kind": review.kind})
+        info = answer["status"]["userInfo"]
+        assert {"first", "second"} <= set(info["groups"])
+        assert info["extra"] == {"why/how": ["x"]}
+        assert not await taken.can("get", r.SECRETS)
+        with pytest.raises(errors.Forbidden):
+            await taken.get(r.SECRETS, "any", "default")
+    finally:
+        await taken.close()
+
+
+async def test_a_kubeconfig_with_groups_and_nobody_to_be_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    for entry in config["users"]:
+        entry["user"]["as-groups"] = ["first"]
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(errors.ConfigurationError, match="without as"):
+        await Kube.connect(str(path), cluster.context)

@@ -298,6 +298,9 @@ def test_a_claim_ends_a_persons_quarantine(installed: Cluster, place: str) -> No
 def test_debt_outlives_exceptions_subject_and_operator(installed: Cluster, operator: Operator, place: str) -> None:
     govern(installed, place, deadline(within=LATER, action="Nothing"), exceptions=NO_APPROVAL)
     identity(installed, place)
+    seen = await_finding(installed, place, "LegacyToken", "ci-token")["status"]["detected"]
+    after = datetime.fromisoformat(seen) + timedelta(seconds=2)
+    eventually(lambda: datetime.now(UTC) > after, what="open for a while")
 
     def waive(called: str, hours: int) -> None:
         end = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")

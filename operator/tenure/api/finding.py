@@ -228,9 +228,7 @@ class IdentityFindingStatus(ApiModel):
                 "subject": brief(self.subject, name),
                 "message": brief(self.message),
                 "decision": decision
-                and decision.model_copy(
-                    update={"by": brief(decision.by, name), "reference": brief(decision.reference, name)}
-                ),
+                and decision.model_copy(update={"by": brief(decision.by, name)}),  # its reference is looked up by name
                 "managed_by": manager and manager.model_copy(update={"name": brief(manager.name, name)}),
                 "risk": self.risk.model_copy(update={"reasons": tuple(map(brief, self.risk.reasons[:items]))}),
                 "residual": tuple(map(brief, self.residual[:items])),

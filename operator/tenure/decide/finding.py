@@ -238,10 +238,11 @@ def _decided(
     class_: str = "",
     by: str = "",
 ) -> IdentityFindingStatus:
-    """Stamps the decision, once per opening. A stamp from before the finding was detected counts as when we saw it."""
+    """Stamps the decision, once per opening. A stamp from before the finding was detected counts as when we saw it; one
+    from the same second does not lie before it, since the API server cuts its stamps to the second."""
     if status.decided is not None or status.detected is None or status.due is None:
         return status
-    moment = at if status.detected <= at <= now else now
+    moment = at if status.detected.replace(microsecond=0) <= at <= now else now
     late = moment > status.due
     used = status.used_seconds + max(0, int((moment - (status.opened or moment)).total_seconds()))
     outcome = status.due_outcome
@@ -284,7 +285,8 @@ def _excepted(status: IdentityFindingStatus, waiver: Waiver, now: datetime) -> I
             update={"until": waiver.until, "renewals": debt.renewals + (1 if debt.until is not None else 0)}
         )
     if status.phase is not Phase.EXCEPTED:
-        began = since if status.opened is not None and status.opened <= since <= now else now
+        opened = status.opened.replace(microsecond=0) if status.opened is not None else now
+        began = since if opened <= since <= now else now
         debt = debt.model_copy(update={"since": began})
     return status.model_copy(update={"phase": Phase.EXCEPTED, "enforce_not_before": None, "debt": debt})
 

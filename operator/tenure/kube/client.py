@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import yaml
@@ -67,6 +67,7 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 Json = dict[str, Any]
 Params = Mapping[str, str | int | bool]
+Headers = tuple[tuple[str, str], ...]
 TokenProvider = Callable[[], Awaitable[str]]
 
 
@@ -183,6 +184,33 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         if request.method in _WRITES:
             raise _Lost(error) from error
         raise
+
+
+def _impersonated(loader: Any) -> Headers:
+    """Whom the kubeconfig's user is to be taken for, as kubectl reads `as`, `as-uid`, `as-groups` and `as-user-extra`.
+    kubernetes.aio passes over these fields, so that whoever restricts a kubeconfig by them would work with all rights
+    of the user behind it."""
+    user = getattr(getattr(loader, "_user", None), "value", None) or {}
+    if not user.get("as"):
+        if user.get("as-uid") or user.get("as-groups") or user.get("as-user-extra"):
+            raise ConfigurationError("the kubeconfig's user has as-uid, as-groups or as-user-extra without as")
+        return ()
+    headers = [("Impersonate-User", str(user["as"]))]
+    if user.get("as-uid"):
+        headers.append(("Impersonate-Uid", str(user["as-uid"])))
+    headers += [("Impersonate-Group", str(group)) for group in user.get("as-groups") or ()]
+    for name, values in (user.get("as-user-extra") or {}).items():
+        headers += [(f"Impersonate-Extra-{quote(str(name), safe='')}", str(value)) for value in values]
+    return tuple(headers)
+
+
+def _taking_for(headers: Headers) -> aiohttp.ClientMiddlewareType:
+    async def add(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        for name, value in headers:  # one by one: kubernetes.aio takes a dict, and groups are several headers
+            request.headers.add(name, value)
+        return await handler(request)
+
+    return add
 
 
 class _Lost(Exception):
@@ -305,7 +333,12 @@ class Kube:
     """
 
     def __init__(
-        self, configuration: Configuration, credentials: _Credentials, clock: ServerClock, concurrency: int
+        self,
+        configuration: Configuration,
+        credentials: _Credentials,
+        clock: ServerClock,
+        concurrency: int,
+        taken_for: Headers = (),
     ) -> None:
         self.clock = clock
         """The API server's time, fed by every answer."""
@@ -317,7 +350,7 @@ class Kube:
         # The pool itself has no limit: watches hold a connection each, and the places bound the rest.
         configuration.connection_pool_maxsize = 0
         configuration.client_session_kwargs = {
-            "middlewares": (_send_once,),
+            "middlewares": (_send_once, _taking_for(taken_for)),
             # As Go and so kubectl do: a proxy of the environment is never asked for this machine itself.
             "trust_env": not _loopback(self.server),
         }
@@ -328,8 +361,8 @@ class Kube:
     @classmethod
     async def connect(cls, kubeconfig: str | None = None, context: str | None = None, *, concurrency: int = 16) -> Kube:
         """Reads the configuration; sends nothing yet. Without a kubeconfig it is $KUBECONFIG, else ~/.kube/config,
-        else the files a Pod has. concurrency bounds the requests in flight, watches apart.
-        Raises ConfigurationError, naming what was looked for."""
+        else the files a Pod has. A user with `as` is taken for that one, as by kubectl. concurrency bounds the requests
+        in flight, watches apart. Raises ConfigurationError, naming what was looked for."""
         configuration = Configuration()
         clock = ServerClock()
         path = kubeconfig or _kubeconfig_path()
@@ -345,7 +378,8 @@ class Kube:
                 loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=path, context=context, client_configuration=configuration, persist_config=False
                 )
-            return cls(configuration, _FromConfiguration(configuration, loader, clock), clock, concurrency)
+            credentials = _FromConfiguration(configuration, loader, clock)
+            return cls(configuration, credentials, clock, concurrency, _impersonated(loader))
         except kube_config.ConfigException as error:
             where = path or "the Pod's own files (there is no kubeconfig)"
             raise ConfigurationError(f"no usable configuration in {where}: {error}") from error
@@ -359,7 +393,8 @@ class Kube:
         """A client to the same server over the same TLS that presents the provider's bearer token and nothing else.
 
         The provider is asked when a token is first needed, when 80 % of its life (its `exp`) is over, and after a
-        401. The client certificate is left out: the API server would prefer it to the token. Close it by itself."""
+        401. The client certificate is left out: the API server would prefer it to the token; so is whom the kubeconfig
+        would be taken for. Close it by itself."""
         configuration = copy.deepcopy(self._configuration)
         configuration.cert_file = configuration.key_file = None
         configuration.api_key = {}

@@ -403,26 +403,28 @@ class Engine:
     async def _count(self, evaluation: Evaluation, moved: Moved) -> None:
         """Counts an opening's outcome, and a renewal, before the finding that is stamped with it is written (see
         Ledger)."""
-        self._count_renewal(evaluation, moved)
-        self._count_outcome(evaluation.key.namespace, moved)
-        await self._ledger.flush()
+        renewed = self._count_renewal(evaluation, moved)
+        if self._count_outcome(evaluation.key.namespace, moved) or renewed:
+            await self._ledger.flush()
 
-    def _count_renewal(self, evaluation: Evaluation, moved: Moved) -> None:
+    def _count_renewal(self, evaluation: Evaluation, moved: Moved) -> bool:
         """A renewal follows on an end that was granted and stored: its finding has a uid."""
         status, previous = moved.step.status, moved.previous
         waiver = evaluation.waivers.get(moved.rule)
         if status is None or previous is None or previous.status is None or waiver is None:
-            return
+            return False
         number = status.debt.renewals
-        if number > previous.status.debt.renewals:
-            self._ledger.count(RENEWALS, (waiver.class_,), f"{previous.namespace}/{moved.name}~{previous.uid}~{number}")
+        if number <= previous.status.debt.renewals:
+            return False
+        self._ledger.count(RENEWALS, (waiver.class_,), f"{previous.namespace}/{moved.name}~{previous.uid}~{number}")
+        return True
 
-    def _count_outcome(self, namespace: str, moved: Moved) -> None:
+    def _count_outcome(self, namespace: str, moved: Moved) -> bool:
         status, before = moved.step.status, moved.previous.status if moved.previous else None
         if status is None or status.due_outcome is DueOutcome.PENDING:
-            return
+            return False
         if before and before.due_outcome is status.due_outcome and before.opening == status.opening:
-            return
+            return False
         # A stored opening has its instant. One that this very write would open gets another instant when the write is
         # repeated after a crash: its number and its subject name it.
         stored = before is not None and before.opened == status.opened and before.opening == status.opening
@@ -430,6 +432,7 @@ class Engine:
         mark = f"@{status.opened.isoformat()}" if stored and status.opened else f"#{status.opening}@{uid}"
         outcome = (status.risk.level.value, status.due_outcome.value)
         self._ledger.count(DUE, outcome, f"{namespace}/{moved.name}{mark}")
+        return True
 
     def _tell(self, judgement: Judgement, moved: Moved) -> None:
         status, before = moved.step.status, moved.previous.status if moved.previous else None

@@ -164,7 +164,11 @@ def test_the_history_survives_a_finding_that_has_to_be_cut() -> None:
     )
     life = Life()
     life(T0, judged)
+    life(at(9), judged)
+    life.decide(Verdict.QUARANTINE, at(9.9), "d" * 253, by="b" * 253)
     life(at(10), judged, hold_of_policy(enforced=at(10), error="e" * 500))
+    assert life.status.decision is not None
+    assert life.status.decision.reference == f"IdentityDecision/{'d' * 253}"
     assert [detail.split(":")[0] for detail, _ in steps(life)] == [
         f"step {n} at {n}0% of the time" for n in range(1, 9)
     ]

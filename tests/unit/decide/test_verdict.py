@@ -67,6 +67,14 @@ def test_a_verdict_given_in_time_while_the_operator_was_down_beats_the_policys_a
     assert (life.status.decided, life.status.due_outcome) == (at(9.5), DueOutcome.MET)
 
 
+def test_a_verdict_in_the_very_second_of_detection_counts_from_its_stamp_also_after_an_outage() -> None:
+    life = Life()
+    life(T0 + timedelta(milliseconds=700))
+    life.decide(Verdict.QUARANTINE, T0 + timedelta(milliseconds=900))
+    life(at(12))
+    assert (life.status.decided, life.status.due_outcome) == (T0, DueOutcome.MET)
+
+
 def test_a_verdict_after_the_deadline_and_before_the_act_wins_and_is_late() -> None:
     life = opened()
     life(at(10.5))

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from tenure.api.names import ExceptionPhase, Risk, Rule
+from tenure.inventory.impact import affected
 from tenure.model.evaluation import Governance, Pin
 from tenure.model.keys import Key
+from tenure.reconcile.statuses import authored_status
 from tenure.rules import exceptions
-from tests.unit.rules.world import BEGIN, DAY, NOW, NS, World, active, rules_of, violation
+from tests.unit.rules.world import BEGIN, DAY, NOW, NS, World, active, key_of, rules_of, violation
 
 NOTHING_ASKED = {"exceptions": {"classes": [{"class": "AcceptedRisk", "approvals": []}]}}
 
@@ -28,7 +30,9 @@ def world() -> World:
 
 def standing(world: World, record: Any, now: Any = NOW) -> Any:
     judged = world.judge(record, now).standing
-    assert judged == exceptions.state(record, world.judge(record, now).governance, now)
+    facts = world.facts(record)
+    decided = facts.decisions.get(record.uid, ())
+    assert judged == exceptions.state(record, facts.governance, now, decided, facts.debts.get(record.name, {}))
     assert judged is not None
     return judged
 
@@ -250,3 +254,160 @@ class TestLapsed:
 def test_governance_is_all_that_state_needs() -> None:
     record = World().exception()
     assert exceptions.state(record, Governance(), NOW).phase is ExceptionPhase.PENDING
+
+
+class TestWorkedOut:
+    """What waives follows from spec, policy and decisions, whatever a status says or does not say yet."""
+
+    def test_an_approval_waives_before_any_status_is_written(self, world: World) -> None:
+        token, record = world.token(), world.exception()
+        approval = world.decision(record, at=NOW - DAY / 2)
+        waiver = world.judge(token).waivers[Rule.LEGACY_TOKEN]
+        assert (waiver.decided, waiver.by) == (NOW - DAY / 2, "bob@example.com")
+        assert waiver.reference == f"IdentityDecision/{approval.name}"
+        assert world.judge(token).next_change == record.spec.expires_at
+
+    def test_a_namesake_created_after_the_approval_is_not_covered(self, world: World) -> None:
+        record = world.exception()
+        world.decision(record, at=NOW - DAY / 2)
+        later = world.token(created=NOW - DAY / 4)
+        assert world.judge(later).waivers == {}
+        assert world.judge(record).pins == ()
+
+    def test_what_a_selector_matched_is_frozen_at_the_first_approval(self, world: World) -> None:
+        both = [{"verb": "approve"}, {"verb": "approve-security"}]
+        world.policy("p", {"exceptions": {"classes": [{"class": "AcceptedRisk", "approvals": both}]}})
+        label = {"app": "ci"}
+        old = world.secret("old", keys=("token",), labels=label)
+        record = world.exception(target={"kind": "Secret", "selector": {"matchLabels": label}}, rules=("Unowned",))
+        world.decision(record, at=NOW - DAY / 2)
+        pending = written(world, record)
+        assert (pending.status.phase, [m.name for m in pending.status.matched]) == (ExceptionPhase.PENDING, ["old"])
+        new = world.secret("new", keys=("token",), labels=label)
+        world.decision(record, by="sam@example.com", verb="approve-security")
+        assert set(world.judge(old).waivers) == {Rule.UNOWNED}
+        assert world.judge(new).waivers == {}
+        assert [m.name for m in written(world, pending).status.matched] == ["old"]
+
+    def test_frozen_to_nothing_is_frozen(self, world: World) -> None:
+        both = [{"verb": "approve"}, {"verb": "approve-security"}]
+        world.policy("p", {"exceptions": {"classes": [{"class": "AcceptedRisk", "approvals": both}]}})
+        record = world.exception(target={"kind": "Secret", "selector": {"matchLabels": {"app": "ci"}}})
+        world.decision(record, at=NOW)
+        pending = written(world, record)
+        world.decision(record, by="sam@example.com", verb="approve-security")
+        token = world.token(labels={"app": "ci"})
+        assert world.judge(token).waivers == {}
+        done = written(world, pending)
+        assert (done.status.phase, done.status.matched) == (ExceptionPhase.ACTIVE, ())
+        assert condition(done, "Unneeded") == "TargetGone"
+
+    def test_it_says_when_nothing_needs_it(self, world: World) -> None:
+        token, record = world.token(), world.exception(rules=("LegacyToken",))
+        world.decision(record)
+        live = written(world, record)
+        assert condition(live, "Unneeded") == ""
+        world.put("Secret", replace(token, type="Opaque", service_account=""))
+        assert condition(written(world, live), "Unneeded") == "NoFinding"
+        world.store.remove("Secret", NS, token.name)
+        assert condition(written(world, live), "Unneeded") == "TargetGone"
+
+    def test_its_conditions_carry_the_command_that_decides(self, world: World) -> None:
+        both = [{"verb": "approve"}, {"verb": "approve-security"}]
+        consult = [{"verb": "consult", "wait": "90d"}]
+        asked = {"class": "AcceptedRisk", "approvals": both, "consult": consult}
+        world.policy("p", {"exceptions": {"classes": [asked]}})
+        record = world.exception()
+        world.decision(record)
+        pending = written(world, record)
+        [said] = [c.message for c in pending.status.conditions if c.type == "DecisionPending"]
+        with_verb = "tenure approve identityexception/waiver -n payments --verb approve-security --reason …"
+        assert f"`{with_verb}`" in said
+        world.decision(record, by="sam@example.com", verb="approve-security")
+        [said] = [c.message for c in written(world, pending).status.conditions if c.type == "DecisionPending"]
+        assert "`tenure approve identityexception/waiver -n payments --verb consult --reason …`" in said
+
+
+class TestRenewals:
+    """A waiver that ends later than any before it is one more; so many of them are allowed."""
+
+    def owing(self, world: World, token: Any, renewals: int, until: Any) -> None:
+        debt = {"renewals": renewals, "until": until.isoformat()}
+        world.finding(token, "LegacyToken", {"debt": debt})
+
+    def test_the_next_one_too_many_is_refused_with_the_count(self, world: World) -> None:
+        token = world.token()
+        self.owing(world, token, 1, NOW)
+        record = world.exception()
+        world.decision(record)
+        found = standing(world, record)
+        assert (found.phase, found.reason) == (ExceptionPhase.PENDING, "TooManyRenewals")
+        assert found.failing == "renewals: LegacyToken of Secret/ci-token was renewed 1 times, AcceptedRisk allows 1"
+        assert world.judge(token).waivers == {}
+        self.owing(world, token, 0, NOW)
+        assert standing(world, record).phase is ExceptionPhase.ACTIVE
+        assert set(world.judge(token).waivers) == {Rule.LEGACY_TOKEN}
+
+    def test_no_later_end_is_no_renewal(self, world: World) -> None:
+        token, record = world.token(), world.exception()
+        world.decision(record)
+        self.owing(world, token, 1, record.spec.expires_at)
+        assert standing(world, record).phase is ExceptionPhase.ACTIVE
+
+    def test_the_cap_binds_force_and_the_class_has_its_own(self, world: World) -> None:
+        token = world.token()
+        self.owing(world, token, 0, NOW)
+        soon = {"class": "BreakGlass", "expiresAt": (NOW + DAY / 4).isoformat()}
+        record = world.exception(spec=soon, spec_changed=NOW - DAY / 4)
+        world.decision(record, verb="force")
+        assert standing(world, record).reason == "TooManyRenewals"
+        world.policy("p", {"exceptions": {"classes": [{"class": "BreakGlass", "maxRenewals": 3}]}})
+        assert standing(world, record).phase is ExceptionPhase.ACTIVE
+
+    def test_it_follows_the_subject_through_another_name_uid_and_rule(self, world: World) -> None:
+        token = world.token()
+        self.owing(world, token, 1, NOW)
+        world.store.remove("Secret", NS, token.name)
+        again = world.token()
+        record = world.exception("renamed", rules=("CredentialTooOld", "LegacyToken"))
+        world.decision(record)
+        assert standing(world, record).reason == "TooManyRenewals"
+        other = world.exception("other", rules=("CredentialTooOld",))
+        world.decision(other)
+        assert set(world.judge(again).waivers) == {Rule.CREDENTIAL_TOO_OLD}
+
+    def test_one_target_holds_up_the_waiver_for_all_and_all_are_judged_again(self, world: World) -> None:
+        label = {"app": "ci"}
+        token = world.token(labels=label)
+        other = world.token("other", labels=label)
+        record = world.exception(target={"kind": "Secret", "selector": {"matchLabels": label}})
+        world.decision(record)
+        touched: set[Key] = set()
+        world.store.listeners.append(lambda *change: touched.update(affected(world.store, *change)))
+        self.owing(world, token, 1, NOW)
+        assert world.judge(other).waivers == {}
+        assert touched >= {key_of(record), key_of(token), key_of(other)}
+        touched.clear()
+        world.put("Secret", replace(token, labels=()))
+        assert set(world.judge(other).waivers) == {Rule.LEGACY_TOKEN}
+        assert touched >= {key_of(record), key_of(token), key_of(other)}
+
+    def test_an_active_one_is_not_asked_again_and_shows_the_most(self, world: World) -> None:
+        token, record = world.token(), world.exception()
+        world.decision(record)
+        live = written(world, record)
+        self.owing(world, token, 7, NOW)
+        assert standing(world, live).phase is ExceptionPhase.ACTIVE
+        assert written(world, live).status.renewals == 7
+
+
+def condition(record: Any, kind: str) -> str:
+    """The reason of its condition of that type, "" without one."""
+    return next((found.reason for found in record.status.conditions if found.type == kind), "")
+
+
+def written(world: World, record: Any) -> Any:
+    """The exception with the status that the operator would write."""
+    status, _ = authored_status(world.store, key_of(record), NOW, world.installation)
+    version = str(int(record.resource_version) + 1000)
+    return world.put("IdentityException", replace(record, status=status, resource_version=version))

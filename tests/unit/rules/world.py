@@ -11,6 +11,7 @@ from typing import Any
 from tenure.api.claim import OwnedIdentitySpec
 from tenure.api.decision import IdentityDecisionSpec
 from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
+from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.owner import IdentityOwnerSpec
 from tenure.api.policy import GovernancePolicySpec
 from tenure.api.quarantine import QuarantineSpec
@@ -176,6 +177,15 @@ class World:
 
     def policy(self, name: str = "default", spec: Mapping[str, Any] | None = None, **more: Any) -> Any:
         return self._authored("GovernancePolicy", "", name, GovernancePolicySpec.read(spec or {}), **more)
+
+    def finding(self, record: Any, rule: str, status: Mapping[str, Any] | None = None, **more: Any) -> Any:
+        """A finding on the object, with this much of a status."""
+        key = key_of(record)
+        subject = {"kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": record.uid}
+        spec = IdentityFindingSpec.read({"rule": rule, "subject": subject, **more.pop("spec", {})})
+        told = IdentityFindingStatus.read({"risk": {"level": "Low"}, **(status or {})})
+        name = f"{rule.lower()}-{key.name}"
+        return self._authored("IdentityFinding", key.namespace, name, spec, status=told, **more)
 
     def quarantine(self, record: ServiceAccount | Secret) -> Any:
         subject = {"kind": type(record).__name__, "name": record.name, "uid": record.uid}

@@ -1,0 +1,481 @@
+"""Exceptions as people decide them: real users with real roles, the operator as its own ServiceAccount.
+
+Who may decide is admission's to say and tested with it; here is what a decision comes to once it exists. What admission
+may refuse and the operator voids is tested for its effect alone. Deadlines are of seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.cluster.tenure_objects import grant, owner
+from tests.support import scenario
+from tests.support.cluster import ApiError, Cluster, eventually
+from tests.support.operator import Operator
+from tests.support.scenario import OPERATOR, claim, deadline, finding_of, phase_of, policy
+
+Json = dict[str, Any]
+
+ALICE, BOB, ANN, SAM = "alice@example.com", "bob@example.com", "ann@example.com", "sam@example.com"
+"""Who asks; two of the team; security."""
+
+TEAM: list[Json] = [{"verb": "approve", "count": 1}]
+BOTH: list[Json] = [*TEAM, {"verb": "approve-security", "count": 1}]
+
+
+@pytest.fixture(scope="module")
+def running(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    installed.apply(owner("team"))
+    with Operator(installed.kubeconfig, directory=tmp_path_factory.mktemp("operator")) as operator:
+        yield operator
+
+
+@pytest.fixture
+def governed(installed: Cluster, running: Operator) -> Iterator[Cluster]:
+    begun = len(running.logs())
+    yield installed
+    running.check()
+    said = running.logs()[begun:]
+    assert "Traceback" not in said
+    assert "could not be judged" not in said
+
+
+@pytest.fixture
+def place(governed: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of this test, with everybody's rights in it, labelled with its own name."""
+    name = governed.namespace(request.node.name.removeprefix("test_")[:40])
+    governed.patch("namespaces", name, {"metadata": {"labels": {"test": name}}})
+    grant(governed, name, ALICE, ["create", "get", "patch", "update", "delete"], ["identityexceptions"])
+    for person, verbs in {
+        ALICE: ["approve"],
+        BOB: ["approve", "approve-security", "reject", "attest"],
+        ANN: ["approve", "reject", "consult"],
+        SAM: ["approve-security", "reject-security", "force"],
+    }.items():
+        grant(governed, name, person, verbs, ["identityexceptions"])
+        grant(governed, name, person, ["create"], ["identitydecisions"])
+    grant(governed, name, BOB, ["attest"], ["ownedidentities"])
+    yield name
+    governed.delete("governancepolicies", name)
+    governed.delete_namespace(name)
+
+
+def asking(cluster: Cluster, place: str, approvals: list[Json], *, spec: Json | None = None, **more: Any) -> None:
+    """A policy for this namespace that asks for these approvals of a Migration, and quarantines nothing soon."""
+    classes = [{"class": "Migration", "approvals": approvals, **more}]
+    given: Json = {"exceptions": {"classes": classes}, "precedence": 500, **(spec or {})}
+    deadlines = given.pop("deadlines", [deadline(within="1h", action="Nothing")])
+    cluster.apply(policy(place, *deadlines, labels={"test": place}, **given))
+
+
+def ask(cluster: Cluster, place: str, called: str = "exception", **spec: Any) -> Json:
+    """Alice asks for a waiver of LegacyToken for Secret ci-token."""
+    made = scenario.exception(place, "Secret", "ci-token", "LegacyToken", called=called, requestedBy=ALICE, **spec)
+    return cluster.create(made, user=ALICE)
+
+
+def decide(
+    cluster: Cluster,
+    about: Json,
+    verdict: str,
+    by: str,
+    verb: str | None = None,
+    *,
+    called: str | None = None,
+) -> Json:
+    """A decision about this very state of the object."""
+    metadata = about["metadata"]
+    target = {"kind": about["kind"], "name": metadata["name"], "uid": metadata["uid"]}
+    spec: Json = {
+        "target": {**target, "generation": metadata["generation"]},
+        "verdict": verdict,
+        "reason": "tests",
+        "by": by,
+        **({"verb": verb} if verb else {}),
+    }
+    named = {"name": called} if called else {"generateName": f"{verdict.lower()}-"}
+    manifest = {
+        "apiVersion": scenario.API,
+        "kind": "IdentityDecision",
+        "metadata": {**named, "namespace": metadata["namespace"]},
+        "spec": spec,
+    }
+    return cluster.create(manifest, user=by)
+
+
+def attempt(cluster: Cluster, about: Json, verdict: str, by: str) -> Json | None:
+    """The decision, or None where admission refuses it, as it may do before the operator voids it."""
+    try:
+        return decide(cluster, about, verdict, by)
+    except ApiError:
+        return None
+
+
+def status_of(cluster: Cluster, about: Json) -> Json:
+    """The status that the operator wrote for the present spec; {} while there is none."""
+    plural = {"OwnedIdentity": "ownedidentities"}.get(about["kind"], f"{about['kind'].lower()}s")
+    found = cluster.get(plural, about["metadata"]["name"], about["metadata"]["namespace"]) or {}
+    status: Json = found.get("status", {})
+    return status if status.get("observedGeneration") == found.get("metadata", {}).get("generation") else {}
+
+
+def wait_status(cluster: Cluster, about: Json, **fields: Any) -> Json:
+    """Waits until these fields of the status have these values."""
+
+    def there() -> Json:
+        status = status_of(cluster, about)
+        seen = {name: status.get(name) for name in fields}
+        assert seen == fields, status
+        return status
+
+    what = f"{about['kind']} {about['metadata']['name']}: {fields}"
+    return eventually(there, what=what)
+
+
+def condition(status: Json, kind: str) -> Json:
+    return next((found for found in status.get("conditions", ()) if found["type"] == kind), {})
+
+
+def soon(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+@pytest.fixture
+def token(governed: Cluster, place: str) -> str:
+    """ServiceAccount ci with the token Secret ci-token."""
+    scenario.identity(governed, place, "ci", ["ci-token"])
+    return "ci-token"
+
+
+# --- four patterns
+
+
+def test_the_team_alone_decides(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="a finding")
+    asked = ask(governed, place)
+    pending = wait_status(governed, asked, phase="Pending", reason="AwaitingApproval")
+    assert pending["failing"] == "approvals: approve 0 of 1; missing approve"
+    command = f"tenure approve identityexception/exception -n {place} --reason …"
+    assert f"`{command}`" in condition(pending, "DecisionPending")["message"]
+
+    approval = decide(governed, asked, "Approve", BOB)
+    active = wait_status(governed, asked, phase="Active", reason="Approved")
+    assert [(c["by"], c["verb"]) for c in active["counted"]] == [(BOB, "approve")]
+    assert active["decided"] == approval["metadata"]["creationTimestamp"]
+    assert [(m["kind"], m["name"]) for m in active["matched"]] == [("Secret", token)]
+    counted = wait_status(governed, approval, outcome="Counted", reason="Approved")
+    assert (counted["late"], counted["effect"]) == (False, "IdentityException/exception")
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Excepted", what="the waiver")
+
+    withdrawn = decide(governed, asked, "Reject", ANN)
+    wait_status(governed, asked, phase="Withdrawn")
+    wait_status(governed, withdrawn, outcome="Counted", reason="Rejected")
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="the finding is back")
+
+
+def test_the_team_decides_and_security_may_veto_within_a_window(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM, veto={"verb": "reject-security", "within": "4s"})
+    vetoed, passed = ask(governed, place, "vetoed"), ask(governed, place, "passed")
+    for asked in (vetoed, passed):
+        decide(governed, asked, "Approve", BOB)
+    veto = decide(governed, vetoed, "Reject", SAM, "reject-security")
+    wait_status(governed, veto, outcome="Counted", reason="Rejected")
+    assert SAM in wait_status(governed, vetoed, phase="Rejected")["failing"]
+    waiting = status_of(governed, passed)
+    assert waiting["phase"] in ("Pending", "Active")
+    assert waiting["phase"] == "Active" or waiting["failing"].startswith("veto: reject-security may object until")
+    active = wait_status(governed, passed, phase="Active")
+    stamped = instant(passed["metadata"]["creationTimestamp"])
+    assert instant(active["activeSince"]) == stamped + timedelta(seconds=4)
+    late = decide(governed, passed, "Reject", SAM, "reject-security")
+    wait_status(governed, late, outcome="Void", reason="VetoOver")
+    assert status_of(governed, passed)["phase"] == "Active"
+
+
+def test_both_must_approve_and_one_person_is_one(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, BOTH)
+    asked = ask(governed, place)
+    decide(governed, asked, "Approve", BOB)
+    failing = "approvals: approve 1 of 1, approve-security 0 of 1; missing approve-security"
+    pending = wait_status(governed, asked, phase="Pending", failing=failing)
+    assert "--verb approve-security" in condition(pending, "DecisionPending")["message"]
+    second = decide(governed, asked, "Approve", BOB, "approve-security")
+    eventually(lambda: "one person fills one place" in status_of(governed, second).get("message", ""), what="an answer")
+    assert status_of(governed, second)["outcome"] == ""
+    assert status_of(governed, asked)["failing"] == failing
+    last = decide(governed, asked, "Approve", SAM, "approve-security")
+    active = wait_status(governed, asked, phase="Active")
+    assert active["decided"] == last["metadata"]["creationTimestamp"]
+    wait_status(governed, second, outcome="Void", reason="NotAsked")
+
+
+def test_security_may_force_and_the_team_reviews_it(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, BOTH, veto={"verb": "reject-security", "within": "1h"})
+    asked = ask(governed, place)
+    force = decide(governed, asked, "Approve", SAM, "force")
+    active = wait_status(governed, asked, phase="Active", reason="Forced")
+    forced = instant(force["metadata"]["creationTimestamp"])
+    assert instant(active["forced"]) == forced
+    assert instant(active["reviewDue"]) == forced + timedelta(days=7)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Excepted", what="the waiver")
+    attest = decide(governed, asked, "Attest", BOB)
+    counted = wait_status(governed, attest, outcome="Counted", reason="Attested")
+    assert counted["attested"]["seen"] == [f"Secret/{token}"]
+    reviewed = wait_status(governed, asked, attested=attest["metadata"]["creationTimestamp"])
+    assert "reviewDue" not in reviewed
+
+
+def test_who_is_consulted_is_heard_or_waited_for(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM, consult=[{"verb": "consult", "wait": "1h"}])
+    asked = ask(governed, place)
+    decide(governed, asked, "Approve", BOB)
+    pending = wait_status(governed, asked, phase="Pending", reason="Waiting")
+    assert "--verb consult" in condition(pending, "DecisionPending")["message"]
+    opinion = decide(governed, asked, "Reject", ANN, "consult")
+    wait_status(governed, opinion, outcome="Counted", reason="Opinion")
+    wait_status(governed, asked, phase="Active")
+
+
+# --- what was approved is what is waived
+
+
+def test_what_a_selector_matched_is_frozen_at_the_first_approval(governed: Cluster, place: str) -> None:
+    asking(governed, place, BOTH)
+    governed.create(scenario.service_account(place, "ci"))
+
+    def secret(name: str) -> None:
+        made = scenario.token_secret(place, name, "ci")
+        made["metadata"]["labels"] = {"app": "ci"}
+        governed.create(made)
+
+    secret("old")
+    asked = ask(governed, place, target={"kind": "Secret", "selector": {"matchLabels": {"app": "ci"}}})
+    decide(governed, asked, "Approve", BOB)
+    frozen = eventually(lambda: status_of(governed, asked).get("matched"), what="frozen targets")
+    assert [found["name"] for found in frozen] == ["old"]
+    secret("new")
+    eventually(lambda: phase_of(governed, place, "LegacyToken", "new") == "Open", what="the new one's finding")
+    decide(governed, asked, "Approve", SAM, "approve-security")
+    wait_status(governed, asked, phase="Active")
+    eventually(lambda: phase_of(governed, place, "LegacyToken", "old") == "Excepted", what="the waiver")
+    assert phase_of(governed, place, "LegacyToken", "new") == "Open"
+
+    governed.delete("secrets", "old", place)
+    eventually(lambda: governed.get("secrets", "old", place) is None, what="it is gone")
+    status = eventually(lambda: condition(status_of(governed, asked), "Unneeded"), what="it is unneeded")
+    assert status["reason"] == "TargetGone"
+    secret("old")
+    eventually(lambda: phase_of(governed, place, "LegacyToken", "old") == "Open", what="a namesake is not covered")
+
+
+def test_an_edit_voids_the_approvals_and_an_identical_apply_changes_nothing(
+    governed: Cluster, place: str, token: str
+) -> None:
+    asking(governed, place, BOTH)
+    asked = ask(governed, place)
+    first = decide(governed, asked, "Approve", BOB)
+    wait_status(governed, first, outcome="Counted")
+    again = {"metadata": {"labels": {"pipeline": "1"}}, "spec": asked["spec"]}
+    same = governed.patch("identityexceptions", "exception", again, place, user=ALICE)
+    assert same["metadata"]["generation"] == 1
+    decide(governed, same, "Approve", SAM, "approve-security")
+    wait_status(governed, asked, phase="Active")
+
+    change = {"spec": {"justification": "another one"}}
+    edited = governed.patch("identityexceptions", "exception", change, place, user=ALICE)
+    status = wait_status(governed, edited, phase="Pending")
+    assert (status["failing"].split(";")[0], status.get("counted", [])) == (
+        "approvals: approve 0 of 1, approve-security 0 of 1",
+        [],
+    )
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="the finding is back")
+    stale = attempt(governed, asked, "Approve", ANN)
+    if stale is not None:
+        wait_status(governed, stale, outcome="Void", reason="StaleTarget")
+    assert status_of(governed, first)["outcome"] == "Counted", "what it did is not rewritten"
+
+
+def test_nobody_approves_what_they_requested(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM)
+    asked = ask(governed, place, onBehalfOf=ANN)
+    for author in (ALICE, ANN):
+        own = attempt(governed, asked, "Approve", author)
+        if own is not None:
+            wait_status(governed, own, outcome="Void", reason="OwnRequest")
+    assert wait_status(governed, asked, phase="Pending")["failing"].startswith("approvals: approve 0 of 1")
+
+
+def test_approvals_racing_edits_never_approve_what_they_did_not_name(governed: Cluster, place: str) -> None:
+    asking(governed, place, TEAM)
+    requests = [ask(governed, place, f"race-{number}") for number in range(40)]
+
+    def race(number: int) -> Json | None:
+        asked = requests[number // 2]
+        if number % 2:
+            change = {"spec": {"justification": f"edit {number}"}}
+            governed.patch("identityexceptions", asked["metadata"]["name"], change, place, user=ALICE)
+            return None
+        return attempt(governed, asked, "Approve", BOB)
+
+    with ThreadPoolExecutor(8) as pool:
+        decisions = [made for made in pool.map(race, range(80)) if made is not None]
+    for decision in decisions:
+        eventually(lambda decision=decision: status_of(governed, decision).get("outcome"), what="an outcome")  # type: ignore[misc]
+    for asked in requests:
+        status = eventually(lambda asked=asked: status_of(governed, asked), what="a status")  # type: ignore[misc]
+        assert status["observedGeneration"] == 2
+        assert status["phase"] == "Pending", "the edit came last, and nobody named it"
+
+
+# --- time, and the ledger
+
+
+def test_a_decision_made_while_the_operator_is_down_counts_as_made_in_time(
+    governed: Cluster, running: Operator, place: str
+) -> None:
+    asking(governed, place, TEAM, spec={"deadlines": [deadline("LegacyToken", within="8s")]})
+    eventually(
+        lambda: (governed.get("governancepolicies", place) or {}).get("status", {}).get("enforcing") == 1,
+        what="the policy is in force",
+    )
+    token = "ci-token"
+    governed.create(claim(place, "team"))
+    scenario.identity(governed, place, "ci", [token])
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="a finding")
+    asked = ask(governed, place)
+    wait_status(governed, asked, phase="Pending")
+    due = instant(finding_of(governed, place, "LegacyToken", token)["status"]["due"])  # type: ignore[index]
+    running.kill()
+    approval = decide(governed, asked, "Approve", BOB)
+    assert instant(approval["metadata"]["creationTimestamp"]) <= due
+    eventually(lambda: datetime.now(UTC) > due + timedelta(seconds=1), what="the deadline passes")
+    running.start().wait_ready()
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Excepted", what="the waiver")
+    counted = wait_status(governed, approval, outcome="Counted")
+    assert (counted["late"], instant(counted["deadline"])) == (False, due)
+    assert not scenario.quarantine_of(governed, place, token), "the decision came first"
+    status = wait_status(governed, asked, phase="Active")
+    assert status["decided"] == approval["metadata"]["creationTimestamp"]
+    assert status["activeSince"] == approval["metadata"]["creationTimestamp"]
+
+
+def test_the_ledger_says_who_decided_what_and_with_what_effect(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM)
+    asked = ask(governed, place)
+    decide(governed, asked, "Approve", BOB, called="yes")
+    wait_status(governed, asked, phase="Active")
+    decide(governed, asked, "Approve", ANN, called="also")
+    eventually(
+        lambda: (governed.get("identitydecisions", "also", place) or {}).get("status", {}).get("outcome"), what="it"
+    )
+    printed = governed.kubectl("get", "identitydecisions", "-n", place).stdout.splitlines()
+    heading = printed[0].split()
+    assert heading[:2] == ["NAME", "VERDICT"]
+    rows = {line.split()[0]: line.split() for line in printed[1:]}
+    assert rows["yes"][1:9] == [
+        "Approve",
+        "IdentityException",
+        "exception",
+        BOB,
+        "Counted",
+        "false",
+        "Approved",
+        rows["yes"][8],
+    ]
+    assert rows["also"][5:8] == ["Void", "false", "NotAsked"]
+
+
+def test_the_ledger_ends_with_its_retention_and_never_before_what_rests_on_it(
+    governed: Cluster, place: str, token: str
+) -> None:
+    asking(governed, place, TEAM, spec={"retention": {"decisions": "3s"}})
+    asked = ask(governed, place)
+    kept = decide(governed, asked, "Approve", BOB)
+    wait_status(governed, asked, phase="Active")
+    idle = decide(governed, asked, "Approve", ANN)
+
+    def there(decision: Json) -> bool:
+        return governed.get("identitydecisions", decision["metadata"]["name"], place) is not None
+
+    eventually(lambda: not there(idle), what="the void one is gone")
+    assert there(kept)
+    governed.delete("identityexceptions", "exception", place, user=ALICE)
+    eventually(lambda: not there(kept), what="nothing rests on it any more")
+
+
+def test_the_guard_on_decisions_follows_and_comes_back(governed: Cluster, place: str) -> None:
+    asked = ask(governed, place)
+    uid = asked["metadata"]["uid"]
+
+    def entry() -> Json:
+        guard = governed.get("quarantineguards", "decisions", place) or {}
+        found: Json = guard.get("spec", {}).get("exceptions", {}).get("exception", {})
+        return found
+
+    eventually(lambda: entry().get("generation") == 1, what="an entry")
+    assert (entry()["uid"], entry()["requestedBy"]) == (uid, ALICE)
+    governed.patch("identityexceptions", "exception", {"spec": {"justification": "more"}}, place, user=ALICE)
+    eventually(lambda: entry().get("generation") == 2, what="the next generation")
+    governed.delete("quarantineguards", "decisions", place, user=OPERATOR)
+    eventually(lambda: entry().get("generation") == 2, what="it is written again")
+    governed.delete("identityexceptions", "exception", place, user=ALICE)
+    eventually(lambda: governed.get("quarantineguards", "decisions", place) is None, what="nothing is left to say")
+
+
+# --- reviews
+
+
+def test_a_missed_review_of_a_claim_is_a_finding_until_somebody_attests(governed: Cluster, place: str) -> None:
+    asking(governed, place, TEAM, spec={"deadlines": [deadline("ReviewOverdue", within="2h", action="Nothing")]})
+    governed.create(scenario.service_account(place, "ci"))
+    made = governed.create(claim(place, "team", review={"interval": "6s"}))
+    due = instant(wait_status(governed, made, accountable="team")["reviewDue"])
+    assert due == instant(made["metadata"]["creationTimestamp"]) + timedelta(seconds=6)
+    eventually(lambda: phase_of(governed, place, "ReviewOverdue", "claim") == "Open", what="the finding")
+    found = finding_of(governed, place, "ReviewOverdue", "claim")
+    assert found is not None
+    assert (found["status"]["risk"]["level"], found["status"]["onDeadline"]) == ("Low", "Nothing")
+    asked = instant(found["status"]["due"]) - instant(found["status"]["detected"])
+    assert timedelta(0) <= asked - timedelta(hours=2) <= timedelta(seconds=1), "the policy's entry for that rule"
+    pending = condition(wait_status(governed, made, accountable="team"), "DecisionPending")
+    assert pending["reason"] == "AwaitingReview"
+    assert f"`tenure attest ownedidentity/claim -n {place} --reason …`" in pending["message"]
+
+    attest = decide(governed, governed.get("ownedidentities", "claim", place) or {}, "Attest", BOB)
+    counted = wait_status(governed, attest, outcome="Counted", reason="Attested")
+    assert (counted["late"], instant(counted["deadline"])) == (True, due)
+    assert counted["attested"] == {
+        "generation": 1,
+        "serviceAccounts": counted["attested"]["serviceAccounts"],
+        "secrets": 0,
+        "entitlements": 0,
+        "seen": counted["attested"]["seen"],
+    }
+    assert "ServiceAccount/ci" in counted["attested"]["seen"]
+    stamp = attest["metadata"]["creationTimestamp"]
+    status = wait_status(governed, made, attested=stamp, attestedBy=BOB)
+    assert instant(status["reviewDue"]) == instant(stamp) + timedelta(seconds=6)
+
+
+def test_a_missed_review_of_an_exception_is_a_finding_until_somebody_attests(
+    governed: Cluster, place: str, token: str
+) -> None:
+    asking(governed, place, TEAM)
+    asked = ask(governed, place, reviewBy=soon(3))
+    decide(governed, asked, "Approve", BOB)
+    wait_status(governed, asked, phase="Active")
+    eventually(lambda: phase_of(governed, place, "ReviewOverdue", "exception") == "Open", what="the finding")
+    assert phase_of(governed, place, "LegacyToken", token) == "Excepted", "it escalates and enforces nothing"
+    decide(governed, asked, "Attest", BOB)
+    eventually(lambda: phase_of(governed, place, "ReviewOverdue", "exception") == "Resolved", what="reviewed")
+    assert "reviewDue" not in status_of(governed, asked)

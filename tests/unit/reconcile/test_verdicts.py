@@ -1,0 +1,224 @@
+"""The ledger: what the status of each decision says, for good, and when a decision may go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tenure.api.decision import IdentityDecisionStatus
+from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
+from tenure.reconcile.statuses import authored_status
+from tenure.reconcile.verdicts import is_over
+from tests.unit.rules.world import DAY, NOW, NS, World, key_of
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.owner()
+    world.account()
+    return world
+
+
+def answered(world: World, record: Any, now: Any = NOW) -> Any:
+    """The object with the status that the operator writes."""
+    status, _ = authored_status(world.store, key_of(record), now, world.installation)
+    kept = world.store.get(key_of(record))
+    assert kept is not None
+    version = str(int(kept.resource_version) + 1000)  # type: ignore[union-attr,arg-type]
+    return world.put(record.kind, replace(kept, status=status, resource_version=version))  # type: ignore[type-var]
+
+
+def said(world: World, decision: Any, now: Any = NOW) -> tuple[str, str, bool]:
+    status: IdentityDecisionStatus = answered(world, decision, now).status
+    return status.outcome.value, status.reason, status.late
+
+
+class TestExceptions:
+    def test_it_says_what_it_did_and_whether_in_time(self, world: World) -> None:
+        token, record = world.token(), world.exception()
+        world.finding(token, "LegacyToken", {"due": NOW.isoformat()})
+        world.finding(token, "CredentialTooOld", {"due": (NOW - DAY).isoformat()})  # not what it is about
+        intime = world.decision(record, at=NOW)
+        status = answered(world, intime).status
+        assert (status.outcome, status.reason, status.late) == ("Counted", "Approved", False)
+        assert (status.deadline, status.effect) == (NOW, "IdentityException/waiver")
+        late = world.decision(record, "Reject", at=NOW + timedelta(seconds=1))
+        assert said(world, late, NOW + HOUR) == ("Counted", "Rejected", True)
+
+    def test_what_it_says_is_for_good(self, world: World) -> None:
+        record = world.exception()
+        approval = answered(world, world.decision(record, at=NOW - HOUR))
+        world.put("IdentityException", replace(record, generation=2, spec_changed=NOW, resource_version="2000"))
+        assert answered(world, approval).status == approval.status
+        assert world.judge(record).standing.phase == "Pending"  # type: ignore[union-attr]
+
+    def test_a_target_not_seen_yet_is_waited_for_and_then_there_is_none(self, world: World) -> None:
+        unseen = replace(world.exception("other"), name="unseen", uid="not-seen")
+        decision = world.decision(unseen, at=NOW)
+        status, again = authored_status(world.store, key_of(decision), NOW, world.installation)
+        assert isinstance(status, IdentityDecisionStatus)
+        assert (status.outcome, again) == ("", NOW + timedelta(seconds=60))
+        assert said(world, decision, NOW + timedelta(seconds=60)) == ("Void", "TargetGone", False)
+
+    def test_a_target_that_was_there_is_gone_at_once(self, world: World) -> None:
+        record = world.exception()
+        decision = world.decision(record)
+        world.store.remove("IdentityException", NS, record.name)
+        world.exception()  # a namesake
+        assert said(world, decision) == ("Void", "TargetGone", False)
+
+
+class TestReviews:
+    def test_an_attestation_records_what_was_seen_and_the_review_it_was_for(self, world: World) -> None:
+        world.token()
+        world.role("view")
+        world.bind("view")
+        claim = world.claim(spec={"review": {"interval": "10d"}}, spec_changed=NOW - 11 * DAY)
+        claim = answered(world, claim)
+        assert claim.status.review_due == NOW - DAY
+        [pending] = [found for found in claim.status.conditions if found.type == "DecisionPending"]
+        assert pending.reason == "AwaitingReview"
+        assert "`tenure attest ownedidentity/claim -n payments --reason …`" in pending.message
+        status = answered(world, world.decision(claim, "Attest")).status
+        assert (status.outcome, status.reason, status.late) == ("Counted", "Attested", True)
+        assert status.deadline == NOW - DAY
+        seen = status.attested
+        assert (seen.generation, seen.service_accounts, seen.secrets, seen.entitlements) == (1, 1, 1, 1)
+        assert seen.seen == ("ServiceAccount/ci", "Secret/ci-token", "RoleBinding/payments/view-ci")
+        claim = answered(world, claim)
+        assert (claim.status.attested, claim.status.attested_by) == (NOW, "bob@example.com")
+        assert claim.status.review_due == NOW + 10 * DAY
+        assert [found.type for found in claim.status.conditions] == ["Ready"]
+
+
+class TestAccountability:
+    def test_who_answers_and_since_when(self, world: World) -> None:
+        world.owner("payments", {"backup": "platform"})
+        world.owner("platform")
+        claim = answered(world, world.claim(spec_changed=NOW - 9 * DAY))
+        assert (claim.status.accountable, claim.status.accountable_since) == ("payments", NOW - 9 * DAY)
+        assert answered(world, claim, NOW + DAY).status == claim.status
+        world.owner("payments", {"backup": "platform", "suspended": True})
+        claim = answered(world, claim, NOW + DAY)
+        assert (claim.status.accountable, claim.status.accountable_since) == ("platform", NOW + DAY)
+
+
+class TestFindings:
+    def finding(self, world: World, status: dict[str, Any] | None = None, **more: Any) -> Any:
+        told = {"phase": "Open", "due": NOW.isoformat(), **(status or {})}
+        return world.finding(world.account(), "Unowned", told, **more)
+
+    def test_it_counts_once_the_finding_names_it(self, world: World) -> None:
+        finding = self.finding(world)
+        verdict = world.decision(finding, "Quarantine", at=NOW + HOUR)
+        assert said(world, verdict) == ("", "", True)
+        decided = {"verdict": "Quarantine", "source": "Verdict", "reference": f"IdentityDecision/{verdict.name}"}
+        self.finding(world, {"decision": decided, "decided": NOW.isoformat(), "phase": "Quarantined"})
+        world.put("IdentityFinding", replace(world.store.findings[NS, finding.name], uid=finding.uid))
+        assert said(world, verdict) == ("Counted", "Enforced", True)
+
+    @pytest.mark.parametrize("verdict", ["Quarantine", "Revoke"])
+    @pytest.mark.parametrize("phase", ["Resolved", "Excepted"])
+    def test_on_what_is_decided_it_is_void(self, world: World, verdict: str, phase: str) -> None:
+        finding = self.finding(world, {"phase": phase})
+        assert said(world, world.decision(finding, verdict))[:2] == ("Void", "AlreadyDecided")
+
+    def test_what_it_saw_must_stand_there(self, world: World) -> None:
+        finding = self.finding(world, spec={"revision": 3})
+        assert said(world, world.decision(finding, "Quarantine", generation=2))[:2] == ("Void", "StaleTarget")
+        assert said(world, world.decision(finding, "Quarantine", generation=4))[:2] == ("", "")
+
+    def test_a_finding_on_a_claim_enforces_nothing(self, world: World) -> None:
+        finding = world.finding(world.claim(), "OwnerVacant", {"phase": "Open"})
+        assert said(world, world.decision(finding, "Revoke"))[:2] == ("Void", "NotAsked")
+
+    def test_revoking_what_is_quarantined_counts_once_its_end_was_moved(self, world: World) -> None:
+        decided = {"verdict": "Quarantine", "source": "Policy", "reference": "GovernancePolicy/p"}
+        finding = self.finding(world, {"phase": "Quarantined", "decided": NOW.isoformat(), "decision": decided})
+        spec = {"subject": {"kind": "ServiceAccount", "name": "ci", "uid": "u"}, "findings": [finding.name]}
+        quarantine = world._authored("Quarantine", NS, "quar", QuarantineSpec.read(spec))
+        verdict = world.decision(finding, "Revoke", at=NOW)
+        assert said(world, world.decision(finding, "Quarantine"))[:2] == ("Void", "AlreadyDecided")
+        assert said(world, verdict)[:2] == ("", "")
+        moved = QuarantineSpec.read({**spec, "revokeAt": NOW.isoformat()})
+        world.put("Quarantine", replace(quarantine, spec=moved, resource_version="900"))
+        status = answered(world, verdict).status
+        assert (status.outcome, status.reason, status.effect) == ("Counted", "Enforced", "Quarantine/quar")
+
+
+class TestQuarantines:
+    def quarantine(self, world: World, **status: Any) -> Any:
+        spec = QuarantineSpec.read({"subject": {"kind": "ServiceAccount", "name": "ci", "uid": "u"}})
+        return world._authored("Quarantine", NS, "serviceaccount-ci-1", spec, status=QuarantineStatus.read(status))
+
+    def test_the_release_names_who_gave_it(self, world: World) -> None:
+        quarantine = self.quarantine(world)
+        mine = world.decision(quarantine, "Release")
+        other = world.decision(quarantine, "Release", by="ann@example.com")
+        assert said(world, mine)[:2] == ("", "")
+        released = QuarantineStatus.read({"release": {"by": "bob@example.com", "started": NOW}})
+        world.put("Quarantine", replace(quarantine, status=released, resource_version="900"))
+        assert said(world, mine)[:2] == ("Counted", "Released")
+        assert said(world, other)[:2] == ("Void", "AlreadyDecided")
+
+    def test_gone_before_we_looked_its_finding_tells(self, world: World) -> None:
+        quarantine = self.quarantine(world)
+        mine = world.decision(quarantine, "Release", at=NOW - HOUR)
+        world.store.remove("Quarantine", NS, quarantine.name)
+        world.finding(world.account(), "Unowned", {"released": (NOW - HOUR).isoformat()})
+        assert said(world, mine)[:2] == ("Counted", "Released")
+
+    def test_what_was_revoked_cannot_be_given_back(self, world: World) -> None:
+        revoked = {"kind": "ServiceAccount", "name": "ci", "uid": "u", "done": NOW}
+        quarantine = self.quarantine(world, revoked=[revoked])
+        assert said(world, world.decision(quarantine, "Release"))[:2] == ("Void", "AlreadyDecided")
+
+
+class TestRetention:
+    def over(self, world: World, decision: Any, now: Any) -> bool:
+        return is_over(world.store, world.store.decisions[NS, decision.name], now, world.installation)
+
+    def test_a_decision_goes_when_its_time_is_over_and_nothing_rests_on_it(self, world: World) -> None:
+        record = world.exception()
+        approval = answered(world, world.decision(record, at=NOW - HOUR))
+        void = answered(world, world.decision(record, verb="approve-nobody", by="ann@example.com", at=NOW - HOUR))
+        year = NOW + 400 * DAY
+        assert not self.over(world, void, NOW)
+        assert self.over(world, void, year)
+        assert not self.over(world, approval, year)
+        world.policy("p", {"retention": {"decisions": "1h"}})
+        assert self.over(world, void, NOW)
+        edited = replace(record, generation=2, spec_changed=NOW, resource_version="900")
+        world.put("IdentityException", edited)
+        assert self.over(world, approval, NOW)
+
+    def test_one_that_was_not_taken_in_stays(self, world: World) -> None:
+        world.policy("p", {"retention": {"decisions": "1s"}})
+        assert not self.over(world, world.decision(world.exception(), at=NOW - DAY), NOW)
+
+    def test_a_claims_last_attestation_stays_and_earlier_ones_go(self, world: World) -> None:
+        world.policy("p", {"retention": {"decisions": "1s"}})
+        claim = world.claim(spec_changed=NOW - 10 * DAY)
+        first = answered(world, world.decision(claim, "Attest", at=NOW - 2 * DAY))
+        second = answered(world, world.decision(claim, "Attest", at=NOW - DAY))
+        answered(world, claim)
+        assert self.over(world, first, NOW)
+        assert not self.over(world, second, NOW)
+
+    def test_what_a_finding_refers_to_stays(self, world: World) -> None:
+        world.policy("p", {"retention": {"decisions": "1s"}})
+        finding = world.finding(world.account(), "Unowned", {"phase": "Open"})
+        verdict = world.decision(finding, "Quarantine", at=NOW - DAY)
+        decided = {"verdict": "Quarantine", "source": "Verdict", "reference": f"IdentityDecision/{verdict.name}"}
+        status = finding.status.read({"risk": {"level": "Low"}, "decision": decided})
+        world.put("IdentityFinding", replace(finding, status=status, resource_version="900"))
+        answered(world, verdict)
+        assert not self.over(world, verdict, NOW)
+        world.store.remove("IdentityFinding", NS, finding.name)
+        assert self.over(world, verdict, NOW)
