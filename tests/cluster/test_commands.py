@@ -217,7 +217,6 @@ def test_the_outcome_and_what_it_led_to_are_told(governed: Cluster, namespace: s
     done = tenure(
         governed.user(decider), "approve", "idex/exception", "-n", namespace, "--reason", "r", "--timeout", "30"
     )
-    # From here on it needs the operator's half (rules.approvals): what counts, and the status of a decision.
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Counted: Approved." in done.stdout
     [made] = decisions(governed, namespace)
@@ -229,7 +228,6 @@ def test_a_void_decision_is_no_success(governed: Cluster, namespace: str, decide
     governed.create(exception(namespace))
     order = ("approve", "idex/exception", "-n", namespace, "--verb", "approve-security", "--reason", "r")
     done = tenure(governed.user(decider), *order)
-    # Needs the operator's half, as above.
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Void: NotAsked." in done.stdout
 
@@ -246,7 +244,6 @@ def test_what_the_api_server_refuses_is_told_in_its_words(installed: Cluster, na
     assert len(done.stderr.splitlines()) == 1
     grant(installed, namespace, user, ["create"], ["identitydecisions"])
     done = tenure(installed.user(user), "approve", "idex/exception", "-n", namespace, "--reason", "r")
-    # Needs the guard on decisions (deploy/23-own-decisions.yaml).
     assert done.returncode == 1
     assert f"user {user} may not approve IdentityException {namespace}/exception" in done.stderr
     assert decisions(installed, namespace) == []

@@ -29,6 +29,7 @@ from tenure.model.records import Authored, Secret, ServiceAccount
 from tenure.report.collect import Gap
 from tenure.report.render import BAD, COLOUR, DIM, clean, console_on, span
 from tenure.report.verdicts import CONSULT, FORCE, Target
+from tenure.report.waiting import then
 from tenure.rules import exceptions
 from tenure.rules.coverage import rank
 
@@ -292,7 +293,7 @@ def _finding(record: Finding, now: datetime) -> list[Line]:
         ("because", status.message),
         ("risk", f"{status.risk.level.value}" + (f": {'; '.join(status.risk.reasons)}" if status.risk.reasons else "")),
         ("owner", status.accountable.owner or "nobody"),
-        ("due", f"{_when(status.due, now)}, then {_then(status)}" if status.due else ""),
+        ("due", f"{_when(status.due, now)}, then {then(status)}" if status.due else ""),
         ("now", f"{status.phase.value}{f', decided by {decided.source.value} {decided.reference}' if decided else ''}"),
         ("managed by", f"{status.managed_by.manager} {status.managed_by.name}".strip() if status.managed_by else ""),
         ("stays open", "; ".join(status.residual)),
@@ -300,12 +301,6 @@ def _finding(record: Finding, now: datetime) -> list[Line]:
         ("held up by", _troubles(status.conditions)),
         ("exempt so far", _debt(record, now)),
     ]
-
-
-def _then(status: IdentityFindingStatus) -> str:
-    return (
-        f"{status.on_deadline.value.lower()}{' (audit: nothing is enforced)' if status.mode.value == 'Audit' else ''}"
-    )
 
 
 def _quarantine(record: QuarantineRecord, now: datetime) -> list[Line]:
@@ -410,7 +405,7 @@ def _finding_grid(brief: Brief) -> Padding:
         level = status.risk.level
         state = status.phase.value.lower()
         if status.phase is Phase.OPEN and status.due is not None:
-            state = f"due {_when(status.due, brief.now)}, then {_then(status)}"
+            state = f"due {_when(status.due, brief.now)}, then {then(status)}"
         about = "; ".join(filter(None, (state, _debt(finding, brief.now))))
         grid.add_row(
             finding.spec.rule.value,

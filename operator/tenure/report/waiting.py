@@ -149,7 +149,7 @@ def _findings(store: Store) -> Iterator[Waiting]:
             name=finding.name,
             about=f"{finding.spec.rule.value}: {subject.kind}/{subject.name}",
             due=status.due,
-            then=_then(status),
+            then=then(status),
             owner=status.accountable.owner,
             risk=status.risk.level,
             ways=tuple(_ways(finding, status, named)),
@@ -158,7 +158,8 @@ def _findings(store: Store) -> Iterator[Waiting]:
         )
 
 
-def _then(status: IdentityFindingStatus) -> str:
+def then(status: IdentityFindingStatus) -> str:
+    """What happens at the deadline, in a word or two."""
     if status.on_deadline is OnDeadline.NOTHING:
         return "overdue"
     return f"{status.on_deadline.value.lower()}{' (audit)' if status.mode is Mode.AUDIT else ''}"
@@ -230,7 +231,7 @@ def _exceptions(store: Store, now: datetime) -> Iterator[Waiting]:
             name=exception.name,
             about=f"{spec.class_.value} {exception.name}: {', '.join(spec.rules)} for {target}",
             due=deadline.due if deadline is not None else None,
-            then=_then(deadline) if deadline is not None else "",
+            then=then(deadline) if deadline is not None else "",
             owner=spec.owner,
             risk=None,
             ways=tuple(_agreeing(about, exception, judged)),
