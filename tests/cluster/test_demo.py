@@ -11,7 +11,13 @@ import pytest
 from tests.demo.examples import FOLDER, Names, in_seconds, read
 from tests.support.cluster import Cluster
 
-FILES = ["1-teams.yaml", "2-policy.yaml", "3-identities.yaml", "claims/build-server.yaml"]
+FILES = [
+    "1-teams.yaml",
+    "2-policy.yaml",
+    "3-identities.yaml",
+    "claims/build-server.yaml",
+    "exceptions/build-server-until-oidc.yaml",
+]
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ import urllib3
 import yaml
 
 from tests.demo.caller import Caller
-from tests.demo.examples import DECIDE_WITHIN, FOLDER, REVOKE_AFTER, Json, read
+from tests.demo.examples import DECIDE_WITHIN, FOLDER, REVOKE_AFTER, Json, a_month_from_now, read
 from tests.demo.ground import Ground
 from tests.demo.narrator import Narrator
 from tests.support.cluster import ApiError, Cluster
@@ -62,17 +64,21 @@ class Story:
             self._use_tokens()
         with self._step("1. Findings open, each with a deadline"):
             self._findings_open()
-        with self._step("2. The deadline passes, and nobody has decided"):
+        with self._step("2. Half of the time is over, and another team becomes accountable"):
+            self._escalated()
+        with self._step("3. The deadline passes, and nobody has decided"):
             self._deadline_passes()
-        with self._step("3. The token that worked gets 401"):
+        with self._step("4. The token that worked gets 401"):
             self._refused()
-        with self._step("4. An owner claims it, and it works again"):
+        with self._step("5. An owner claims it, and it works again"):
             self._claimed()
-        with self._step("5. The other one is revoked for good"):
+        with self._step("6. Its other finding is waived for a month: one asks, another approves"):
+            self._approved()
+        with self._step("7. The other one is revoked for good"):
             self._revoked()
-        with self._step("6. What was not to be touched was not touched"):
+        with self._step("8. What was not to be touched was not touched"):
             self._untouched()
-        with self._step("7. How long it took, as /metrics tells it"):
+        with self._step("9. How long it took, as /metrics tells it"):
             self._metrics()
 
     def stop(self) -> None:
@@ -204,6 +210,30 @@ class Story:
         assert pending, "no condition DecisionPending"
         self.narrator.quote(pending[0])
 
+    def _escalated(self) -> None:
+        names = self.ground.names
+        before = self._expect("Unowned", "ServiceAccount/build-server")["status"]
+        half = _instant(before["detected"]) + (_instant(before["due"]) - _instant(before["detected"])) / 2
+
+        def climbed() -> Json:
+            found = self._expect("Unowned", "ServiceAccount/build-server", phase="Open")
+            accountable = found["status"]["accountable"]
+            assert (accountable["step"], accountable["owner"]) == (1, names.platform), f"accountable: {accountable}"
+            return found
+
+        finding = self._wait("waiting for half of the time", climbed, DECIDE_WITHIN / 2 + PATIENCE)
+        status = finding["status"]
+        late = (_instant(status["accountable"]["since"]) - half).total_seconds()
+        assert 0 <= late <= 1, f"the step is stamped {late} s after half of the time"
+        assert status["due"] == before["due"], "the escalation moved the deadline"
+        self.narrator.proven(
+            f"until {_instant(status['accountable']['since']):%H:%M:%S} UTC {names.payments} was accountable, whom the "
+            f"label on the ServiceAccount names; now it is {names.platform}. The deadline stays where it is"
+        )
+        steps = [line["detail"] for line in status["evidence"] if line["source"] == "Escalation"]
+        assert len(steps) == 1, f"the steps that the finding tells of: {steps}"
+        self.narrator.quote(steps[0])
+
     def _deadline_passes(self) -> None:
         finding = self._expect("Unowned", "ServiceAccount/build-server")
         due = _instant(finding["status"]["enforceNotBefore"])
@@ -289,6 +319,53 @@ class Story:
         self._wait("waiting for the end of the quarantine", released, PATIENCE)
         self.narrator.proven(f"the finding is Resolved, {names.platform} answers for it, and its Quarantine is gone")
 
+    def _approved(self) -> None:
+        file, name = "exceptions/build-server-until-oidc.yaml", "build-server-until-oidc"
+        [waiver] = read(FOLDER / file, self.ground.names)
+        waiver = a_month_from_now(waiver)
+        waiver["spec"]["requestedBy"] = "sam"  # before Kubernetes 1.36 nobody stamps it
+        sam, dana = self.cluster.user("sam", ["team-payments"]), self.cluster.user("dana", ["team-platform"])
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(waiver), kubeconfig=sam)
+
+        def pending() -> str:
+            found = self.cluster.get("identityexceptions", name, self.namespace)
+            assert found, f"no exception {name}"
+            status = found.get("status", {})
+            assert status.get("phase") == "Pending", status
+            return next(c["message"] for c in status["conditions"] if c["type"] == "DecisionPending")
+
+        said = self._wait("waiting until the operator says what it takes", pending, PATIENCE)
+        self.narrator.proven(f"sam of team-payments asks: kubectl apply -f examples/{file}. It waives nothing yet:")
+        self.narrator.quote(said)
+        arguments = ["approve", f"identityexception/{name}", "-n", self.namespace, "--reason", "agreed on Tuesday"]
+        refused = self._tenure(sam, *arguments)
+        assert refused.returncode == 1, f"sam's approval ended with status {refused.returncode}: {refused.stdout}"
+        assert 'User "sam" cannot create' in refused.stderr, refused.stderr
+        self.narrator.proven("sam cannot approve it:")
+        self.narrator.quote(_message(refused.stderr.splitlines()[-1]))
+        approved = self._tenure(dana, *arguments)
+        assert approved.returncode == 0, f"dana's approval: {approved.stdout}{approved.stderr}"
+        self.narrator.proven(f"dana of team-platform can: tenure {' '.join(arguments[:4])} --reason …")
+        self.narrator.quote(approved.stdout.strip())
+
+        def excepted() -> Json:
+            return self._expect("LegacyToken", "Secret/build-server-token", phase="Excepted")
+
+        decision = self._wait("waiting for the finding", excepted, PATIENCE)["status"]["decision"]
+        assert (decision["source"], decision["by"]) == ("Exception", "dana"), decision
+        [entry] = self.cluster.list("identitydecisions", self.namespace)
+        assert entry["spec"]["by"] == "dana", entry["spec"]
+        self.narrator.proven(
+            f"the finding on its token is Excepted, decided by dana; the ledger says who, when and why: "
+            f"IdentityDecision/{entry['metadata']['name']}"
+        )
+
+    def _tenure(self, kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs the command as whoever the kubeconfig is for."""
+        program = [sys.executable, "-m", "tenure", *arguments]
+        environment = self.cluster.environment(kubeconfig)
+        return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
     def _quarantined(self) -> list[str]:
         """Names of subjects that a Quarantine of the namespace is about."""
         return [
@@ -343,10 +420,7 @@ class Story:
                 "LegacyToken", "Secret/etcd-backup-token", "kube-system", phase="Open", **{"class": "Platform"}
             )
             self.narrator.proven("etcd-backup in kube-system, owned by nobody: reported as Platform, 200 all the time")
-        self._expect("LegacyToken", "Secret/build-server-token", phase="Open", acts=[])
-        self.narrator.proven(
-            "build-server's token never expires, claimed or not: that finding stays open, and is only reported"
-        )
+        self._expect("LegacyToken", "Secret/build-server-token", phase="Excepted", acts=[])
         lapsed = ("ExceptionLapsed", "IdentityException/report-mailer-until-january")
         self._wait("waiting for ExceptionLapsed", lambda: self._expect(*lapsed, phase="Resolved"), PATIENCE)
         self.narrator.proven("the exception that lapsed in January has nothing left to cover: Resolved with its token")
@@ -360,6 +434,8 @@ class Story:
             metrics = self.operator.metrics()
             for name, labels, wanted in (
                 ("tenure_decision_latency_seconds_count", {"source": "Policy"}, 2),
+                ("tenure_decision_latency_seconds_count", {"source": "Exception"}, 1),
+                ("tenure_escalations_total", {"step": "1"}, 1),
                 ("tenure_enforcement_latency_seconds_count", {}, 2),
                 ("tenure_revocation_latency_seconds_count", {"cause": "Unowned"}, 1),
                 ("tenure_decisions_due_total", {"outcome": "missed"}, 2),

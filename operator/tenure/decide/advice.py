@@ -34,9 +34,6 @@ def _way_out(rule: Rule, key: Key) -> str:
         Rule.REVIEW_OVERDUE: (
             f"Look at what it covers: `tenure attest {key.kind.lower()}/{key.name} {where}--reason WHY`."
         ),
-        Rule.REVIEW_OVERDUE: (
-            f"Nobody has reviewed it. `tenure attest {key.kind.lower()}/{key.name} {where}--reason …`, or change it."
-        ),
         Rule.EXCEPTION_LAPSED: (
             f"Fix what identityexception/{key.name} waived, then delete it, or renew it with a later expiresAt."
         ),
