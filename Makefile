@@ -80,8 +80,11 @@ demo: $(STAMP) ## from an unowned token to a refused one, with times (CLUSTER=cu
 
 # Checks ----------------------------------------------------------------------------------------------------------------
 
+# What people decide is tested on the oldest Kubernetes too: it stamps nothing, and checks what people write instead.
+DECIDING := $(addprefix tests/cluster/test_,$(addsuffix .py,commands escalation exceptions pending verdicts))
+
 .PHONY: test
-test: lint test-unit test-cluster ## lint, unit tests, cluster tests
+test: lint test-unit test-cluster $(if $(CLUSTER),,test-oldest) ## lint, unit tests, cluster tests
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests without a cluster
@@ -90,6 +93,10 @@ test-unit: $(STAMP) ## tests without a cluster
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real API server (CLUSTER=kind, or CLUSTER=current CONTEXT=name)
 	$(BIN)/python -m pytest tests/cluster $(PARALLEL) $(CLUSTER_ARGS) $(PYTEST_ARGS)
+
+.PHONY: test-oldest
+test-oldest: $(STAMP) ## tests of deciding on the oldest Kubernetes that is supported
+	$(BIN)/python -m pytest $(DECIDING) --kubernetes=1.33 $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(STAMP) verify ## ruff, mypy, import linter, verify

@@ -28,11 +28,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="local",
         help="local: our own control plane (default); kind: through pytest-kind, needs Docker; current: see --context",
     )
+    group.addoption(
+        "--kubernetes",
+        default=None,
+        metavar="VERSION",
+        help="with --cluster=local: the version that is emulated (1.33)",
+    )
     group.addoption("--context", default=None, help="the kubeconfig context that --cluster=current may write to")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     kind = config.getoption("--cluster")
+    Cluster.emulated = config.getoption("--kubernetes")
+    if Cluster.emulated and kind != "local":
+        raise pytest.UsageError(f"--kubernetes emulates a version on our own control planes, not with --cluster={kind}")
     if kind == "current" and not config.getoption("--context"):
         raise pytest.UsageError("--cluster=current also needs --context=NAME: the tests write to that cluster")
     if kind == "kind":

@@ -18,7 +18,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import urllib3
 import yaml
@@ -79,6 +79,9 @@ class Cluster:
     ("roles.rbac.authorization.k8s.io") or a kind ("Secret").
     """
 
+    emulated: ClassVar[str | None] = None
+    """The version that `local` emulates where it is not told one; None: the newest."""
+
     def __init__(self, kubeconfig: Path, *, context: str | None = None, control_plane: ControlPlane | None = None):
         self.kubeconfig = kubeconfig
         self.control_plane = control_plane
@@ -110,7 +113,8 @@ class Cluster:
         directory: Path | None = None,
     ) -> Cluster:
         """A fresh control plane of our own; `close` ends it."""
-        control_plane = ControlPlane.start(directory, version=version, audit=audit, signing_key=signing_key)
+        emulated = version or cls.emulated
+        control_plane = ControlPlane.start(directory, version=emulated, audit=audit, signing_key=signing_key)
         return cls(control_plane.kubeconfig, control_plane=control_plane)
 
     @classmethod
