@@ -202,7 +202,11 @@ def test_an_exception_about_nothing_waives_nothing_that_comes_later(governed: Cl
         )
     )
     soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    governed.create(exception(place, expiresAt=soon, target={"kind": "Secret", "name": "not-there"}))
+    governed.create(
+        exception(
+            place, expiresAt=soon, target={"kind": "Secret", "name": "not-there"}, requestedBy=governed.username()
+        )
+    )
 
     def answered() -> Json | None:
         found = governed.get("identityexceptions", "exception", place)

@@ -74,7 +74,7 @@ def decider(installed: Cluster, namespace: str) -> str:
 @pytest.fixture
 def waiver(installed: Cluster, namespace: str) -> Json:
     """A pending exception that somebody else asked for."""
-    return installed.create(exception(namespace))
+    return installed.create(exception(namespace, requestedBy=installed.username()))
 
 
 def decisions(cluster: Cluster, namespace: str) -> list[Json]:
@@ -213,7 +213,7 @@ def governed(installed: Cluster, namespace: str, tmp_path: Path) -> Iterator[Clu
 
 
 def test_the_outcome_and_what_it_led_to_are_told(governed: Cluster, namespace: str, decider: str) -> None:
-    governed.create(exception(namespace))
+    governed.create(exception(namespace, requestedBy=governed.username()))
     done = tenure(
         governed.user(decider), "approve", "idex/exception", "-n", namespace, "--reason", "r", "--timeout", "30"
     )
@@ -225,7 +225,7 @@ def test_the_outcome_and_what_it_led_to_are_told(governed: Cluster, namespace: s
 
 def test_a_void_decision_is_no_success(governed: Cluster, namespace: str, decider: str) -> None:
     """No policy asks for a second party."""
-    governed.create(exception(namespace))
+    governed.create(exception(namespace, requestedBy=governed.username()))
     order = ("approve", "idex/exception", "-n", namespace, "--verb", "approve-security", "--reason", "r")
     done = tenure(governed.user(decider), *order)
     assert done.returncode == 1, done.stdout + done.stderr

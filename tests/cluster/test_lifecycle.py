@@ -245,7 +245,7 @@ def test_an_exception_stays_pending_unless_the_policy_asks_for_no_approval(gover
     governed.create(token_secret(place, "ci-token", "ci"))
     wait_finding(governed, place, "LegacyToken", "Secret/ci-token")
     soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    governed.create(exception(place, expiresAt=soon))
+    governed.create(exception(place, expiresAt=soon, requestedBy=governed.username()))
 
     def status() -> Json:
         found = governed.get("identityexceptions", "exception", place)
@@ -271,7 +271,7 @@ def test_an_exception_stays_pending_unless_the_policy_asks_for_no_approval(gover
 def test_an_exception_longer_than_its_class_allows_names_the_clause(governed: Cluster, place: str) -> None:
     govern(governed, place, enforce=False, exceptions={"classes": [{"class": "Migration", "approvals": []}]})
     far = (datetime.now(UTC) + timedelta(days=91)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    governed.create(exception(place, expiresAt=far))
+    governed.create(exception(place, expiresAt=far, requestedBy=governed.username()))
 
     def failing() -> str | None:
         found = governed.get("identityexceptions", "exception", place)
@@ -285,7 +285,7 @@ def test_an_exception_that_lapses_reopens_what_it_covered(governed: Cluster, pla
     service_account(governed, place)
     governed.create(token_secret(place, "ci-token", "ci"))
     end = (datetime.now(UTC) + timedelta(seconds=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    governed.create(exception(place, expiresAt=end))
+    governed.create(exception(place, expiresAt=end, requestedBy=governed.username()))
     first = wait_finding(governed, place, "LegacyToken", "Secret/ci-token", "Excepted")
     again = wait_finding(governed, place, "LegacyToken", "Secret/ci-token", "Open")
     assert again["status"]["opening"] == first["status"]["opening"] + 1

@@ -141,7 +141,9 @@ def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         scenario.identity(cluster, place, "claimed", ["waived-token"])
         cluster.create(claim(place, owner="metrics-owner", subjects={"serviceAccounts": {"names": ["claimed"]}}))
         target = {"kind": "Secret", "name": "waived-token"}
-        cluster.create(exception(place, owner="metrics-owner", expiresAt=soon, target=target))
+        cluster.create(
+            exception(place, owner="metrics-owner", expiresAt=soon, target=target, requestedBy=cluster.username())
+        )
         scenario.identity(cluster, place, "gone")
         made.await_phase("Unowned", "gone", "Open")
         cluster.delete("serviceaccounts", "gone", place)
@@ -152,7 +154,9 @@ def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         cluster.create(scenario.token_secret(place, "owned-token", "claimed"))
         made.await_phase("LegacyToken", "owned-token", "Open")
         later = (datetime.now(UTC) + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        cluster.apply(exception(place, owner="metrics-owner", expiresAt=later, target=target))  # renewed
+        cluster.apply(
+            exception(place, owner="metrics-owner", expiresAt=later, target=target, requestedBy=cluster.username())
+        )  # renewed
         scenario.identity(cluster, place, "judged")
         decide(cluster, made.await_phase("Unowned", "judged", "Open"), "Quarantine")
         made.await_phase("Unowned", "judged", "Quarantined")

@@ -43,7 +43,7 @@ def scene(installed: Cluster, namespace: str) -> str:
     for n in range(3):
         installed.create(claim(namespace, f"app-{n}", owner=f"gone-{namespace[-6:]}"))
     for name in ("first", "second"):
-        installed.create(exception(namespace, name))
+        installed.create(exception(namespace, name, requestedBy=installed.username()))
     return namespace
 
 
@@ -142,7 +142,7 @@ def test_what_i_requested_is_not_mine(installed: Cluster, scene: str) -> None:
     grant(installed, scene, user, ["list"], READING)
     grant(installed, scene, user, ["create"], ["identitydecisions"])
     installed.create(exception(scene, "own", requestedBy=user), user=user)
-    installed.create(exception(scene, "behalf", onBehalfOf=user))
+    installed.create(exception(scene, "behalf", requestedBy=installed.username(), onBehalfOf=user))
     mine = pending(installed.user(user), scene, "--mine")
     assert {item["name"] for item in mine["items"] if item["sort"] == "Exception"} == {"first", "second"}
 

@@ -304,9 +304,8 @@ def test_debt_outlives_exceptions_subject_and_operator(installed: Cluster, opera
 
     def waive(called: str, hours: int) -> None:
         end = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        installed.create(
-            exception(place, "Secret", "ci-token", "LegacyToken", called=called, owner="judged", expiresAt=end)
-        )
+        spec = {"owner": "judged", "expiresAt": end, "requestedBy": installed.username()}
+        installed.create(exception(place, "Secret", "ci-token", "LegacyToken", called=called, **spec))
 
     def debt() -> Json:
         found = finding_of(installed, place, "LegacyToken", "ci-token")
