@@ -408,6 +408,7 @@ PATHS = (
                 "apply identityowners/status",
                 "memory: turned, 2 counted, 0 acts",
                 f"{UNOWNED}: Excepted, met, by Exception",
+                "apply identityexceptions/status",  # it is needed now
             }
         ),
     ),

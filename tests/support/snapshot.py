@@ -49,7 +49,8 @@ def snapshot(cluster: Cluster, namespace: str) -> Json:
         "decisions": {o["metadata"]["name"]: o.get("status") for o in found["identitydecisions"]},
         "findings": {o["metadata"]["name"]: _finding(o) for o in found["identityfindings"]},
         "quarantines": {o["metadata"]["name"]: _quarantine(o) for o in found["quarantines"]},
-        "guard": next((o["spec"] for o in found["quarantineguards"]), None),
+        "guard": _spec_of(found["quarantineguards"], "guard"),
+        "decisionsGuard": _spec_of(found["quarantineguards"], "decisions"),
         "bindingsGuard": _of_namespace(cluster.get("quarantineguards", "guard", HOME), namespace),
         "memory": memory(cluster, namespace),
     }
@@ -61,10 +62,14 @@ def snapshot(cluster: Cluster, namespace: str) -> Json:
     return normal
 
 
+def _spec_of(objects: list[Json], name: str) -> Json | None:
+    return next((o["spec"] for o in objects if o["metadata"]["name"] == name), None)
+
+
 def _words(namespace: str, found: Mapping[str, list[Json]]) -> list[tuple[str, str]]:
     """What is replaced by what, the longest first: a Quarantine's name holds a part of a uid, a finding's a hash."""
     words = {namespace: "NAMESPACE"}
-    for kind in ("serviceaccounts", "secrets"):
+    for kind in ("serviceaccounts", "secrets", "ownedidentities", "identityexceptions"):
         for obj in found[kind]:
             words[obj["metadata"]["uid"]] = f"uid of {kind}/{obj['metadata']['name']}"
     for obj in found["quarantines"]:
@@ -75,6 +80,7 @@ def _words(namespace: str, found: Mapping[str, list[Json]]) -> list[tuple[str, s
     for obj in found["identityfindings"]:
         subject = obj["spec"]["subject"]
         words[obj["metadata"]["name"]] = f"{obj['spec']['rule']} of {subject['kind']}/{subject['name']}"
+        words[obj["metadata"]["uid"]] = f"uid of {obj['spec']['rule']} of {subject['kind']}/{subject['name']}"
         if subject.get("uid"):
             words.setdefault(subject["uid"], f"uid of {subject['kind']}/{subject['name']}, gone")
     return sorted(words.items(), key=lambda pair: -len(pair[0]))

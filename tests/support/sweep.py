@@ -23,6 +23,8 @@ def name_of(write: Request, namespace: str) -> str:
         return f"memory: {_memory(body.get('data', {}), namespace)}"
     if write.resource == "identityfindings" and write.verb == "apply":
         return f"finding {_finding(body)}"
+    if write.resource == "quarantineguards" and write.name == "decisions":
+        return f"{write.verb} guard on decisions"
     if write.resource == "quarantineguards":
         where = "bindings" if write.namespace == HOME else "namespace"
         if write.verb == "delete":  # the one for bindings goes with the last quarantined identity of the whole cluster
