@@ -98,13 +98,14 @@ def state(
 
 
 def stamp(exception: ExceptionRecord) -> datetime:
-    """When the present spec was written, by the API server's stamp. The first one seen for this generation counts:
-    a manager that also owns a label moves it later with every change of that label."""
+    """When the present spec was written, by the API server's stamp. The first one seen for this generation counts, and
+    no generation is older than the one before it: a manager that also owns a label moves its time later with every
+    change of that label, and whoever may write the object may set or wipe its managedFields."""
     status = exception.status
     written = exception.spec_changed or exception.created
-    if status is None or status.observed_generation != exception.generation or status.stamped is None:
+    if status is None or status.stamped is None:
         return written
-    return min(status.stamped, written)
+    return status.stamped if status.observed_generation == exception.generation else max(status.stamped, written)
 
 
 def active_since(exception: ExceptionRecord) -> datetime | None:

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenure.api.decision import DecisionOutcome, DecisionReason, IdentityDecisionStatus
+from tenure.api.exception import IdentityExceptionStatus
 from tenure.api.names import ExceptionPhase
 from tenure.api.policy import ApprovalRequirement
 from tenure.model.evaluation import Standing
 from tenure.rules import exceptions
 from tenure.rules.approvals import _Places
-from tests.unit.rules.world import DAY, NOW, World
+from tests.unit.rules.world import BEGIN, DAY, NOW, World
 
 HOUR = timedelta(hours=1)
 STAMP = NOW - DAY
@@ -244,6 +245,26 @@ class TestWhatItIsAbout:
         world.put("IdentityDecision", replace(approval, status=status, resource_version="901"))
         world.put("IdentityException", replace(record, spec_changed=NOW, resource_version="900"))
         assert standing(world, record).phase is ExceptionPhase.ACTIVE
+
+    def test_wiping_managed_fields_shortens_no_veto(self, world: World) -> None:
+        """Whoever may edit an exception may wipe or write its managedFields, and no generation tells of it."""
+        asking(world, TEAM, veto=VETO)
+        record = world.exception(created=BEGIN, spec_changed=BEGIN)
+        stood = IdentityExceptionStatus(observed_generation=1, stamped=BEGIN)
+        edited = replace(record, generation=2, spec_changed=STAMP, status=stood, resource_version="900")
+        world.put("IdentityException", edited)
+        world.decision(edited, at=STAMP + HOUR)
+        assert standing(world, edited, STAMP + 2 * HOUR).reason == "Waiting"
+        seen = stood.model_copy(update={"observed_generation": 2, "stamped": STAMP})
+        for version, forged in enumerate((None, BEGIN, BEGIN - DAY), start=901):
+            wiped = replace(edited, spec_changed=forged, resource_version=str(version))
+            world.put("IdentityException", wiped)  # before its status tells when it was written
+            assert standing(world, wiped, STAMP + 2 * HOUR).reason == "Waiting"
+            assert exceptions.stamp(replace(wiped, status=seen)) == STAMP
+        assert (
+            exceptions.stamp(replace(edited, spec_changed=None, status=stood.model_copy(update={"stamped": NOW})))
+            == NOW
+        )
 
     def test_what_is_void_never_counts_again(self, world: World) -> None:
         asking(world, TEAM)
