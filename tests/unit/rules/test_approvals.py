@@ -16,9 +16,10 @@ from tenure.api.exception import IdentityExceptionStatus
 from tenure.api.names import ExceptionPhase
 from tenure.api.policy import ApprovalRequirement
 from tenure.model.evaluation import Standing
+from tenure.model.records import Unprocessable
 from tenure.rules import exceptions
 from tenure.rules.approvals import _Places
-from tests.unit.rules.world import BEGIN, DAY, NOW, World
+from tests.unit.rules.world import BEGIN, DAY, NOW, World, active
 
 HOUR = timedelta(hours=1)
 STAMP = NOW - DAY
@@ -123,6 +124,44 @@ class TestFourPatterns:
         reject = world.decision(record, "Reject", at=STAMP + 2 * HOUR)
         assert standing(world, record).phase is ExceptionPhase.WITHDRAWN
         assert ruled(world, record, reject) == (COUNTED, DecisionReason.REJECTED)
+
+
+class TestUnknownPolicy:
+    def test_none_becomes_active_by_other_terms_while_the_policys_are_unknown(self, world: World) -> None:
+        """The defaults ask for one approval, and what became active once would stay so."""
+        asking(world, BOTH)
+        unread = Unprocessable("GovernancePolicy", "", "default", "uid-p", 1, "800", "spec.new: Extra inputs")
+        rival = world.policy("rival")
+        record = world.exception()
+        world.decision(record, at=NOW - HOUR)
+        found = standing(world, record)
+        assert (found.phase, found.reason) == (ExceptionPhase.PENDING, "AwaitingPolicy")
+        assert "default and rival" in found.failing
+        world.store.remove("GovernancePolicy", "", rival.name)
+        world.put("GovernancePolicy", unread)
+        found = standing(world, record)
+        assert (found.phase, found.reason) == (ExceptionPhase.PENDING, "AwaitingPolicy")
+        assert "GovernancePolicy/default" in found.failing
+        world.decision(record, by="sam@example.com", verb="force", at=NOW - HOUR)
+        assert standing(world, record).phase is ExceptionPhase.ACTIVE
+
+    def test_what_it_does_not_ask_for_is_not_void_for_good_before_it_is_known(self, world: World) -> None:
+        asking(world, BOTH)
+        world.policy("rival")
+        record = world.exception()
+        made = world.decision(record, by="sam@example.com", verb="approve-security", at=NOW - HOUR)
+        assert ruled(world, record, made) == (UNDECIDED, None)
+        world.store.remove("GovernancePolicy", "", "rival")
+        assert ruled(world, record, made) == (COUNTED, DecisionReason.APPROVED)
+
+    def test_what_was_active_stays_so(self, world: World) -> None:
+        world.policy("default")
+        world.policy("rival")
+        record = world.exception()
+        stood = active(record)
+        kept = replace(record, status=stood, resource_version="900")
+        world.put("IdentityException", kept)
+        assert standing(world, kept).phase is ExceptionPhase.ACTIVE
 
 
 class TestForce:
