@@ -165,6 +165,8 @@ class OwnedIdentityStatus(ApiModel):
     """Who answers now: the owner, or its backup while it is vacant."""
     accountable_since: Timestamp | None = None
     """Since when."""
+    stamped: Timestamp | None = None
+    """When the present spec was written; its review runs from here."""
     matched: MatchedCounts | None = None
     expired: Timestamp | None = None
     attested: Timestamp | None = None

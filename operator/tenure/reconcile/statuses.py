@@ -20,7 +20,8 @@ from tenure.model.evaluation import Evaluation, Standing
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Secret, ServiceAccount
 from tenure.reconcile.verdicts import decision_status
-from tenure.rules.exceptions import AWAITING_APPROVAL, AWAITING_POLICY, WAITING, active_since, is_frozen, stamp
+from tenure.rules.approvals import stamp
+from tenure.rules.exceptions import AWAITING_APPROVAL, AWAITING_POLICY, WAITING, active_since, is_frozen
 from tenure.rules.governance import Installation, is_platform, terms_of
 from tenure.rules.owners import answer, vacancy
 
@@ -169,6 +170,7 @@ def _claim(
         observed_generation=record.generation,
         accountable=accountable,
         accountable_since=since,
+        stamped=stamp(record),
         matched=MatchedCounts(
             service_accounts=evaluation.covered.get("ServiceAccount", 0),
             secrets=evaluation.covered.get("Secret", 0),

@@ -18,6 +18,7 @@ from tenure.api.exception import Counted
 from tenure.api.names import TargetKind, Verdict
 from tenure.api.policy import ApprovalRequirement, ExceptionClassPolicy
 from tenure.model.evaluation import Decision, ExceptionRecord, Ruling
+from tenure.model.facts import Claim
 
 CONSULT: Final = "consult"
 FORCE: Final = "force"
@@ -117,6 +118,17 @@ def stale(decision: Decision, name: str, generation: int, stamped: datetime) -> 
         text = f"Generation {named} was written at {format_timestamp(stamped)}, after this decision. Decide anew."
         return void(DecisionReason.STALE_TARGET, text)
     return None
+
+
+def stamp(record: ExceptionRecord | Claim) -> datetime:
+    """When the present spec was written, by the API server's stamp. The first one seen for this generation counts, and
+    no generation is older than the one before it: a manager that also owns a label moves its time later with every
+    change of that label, and whoever may write the object may set or wipe its managedFields."""
+    status = record.status
+    written = record.spec_changed or record.created
+    if status is None or status.stamped is None:
+        return written
+    return status.stamped if status.observed_generation == record.generation else max(status.stamped, written)
 
 
 def weigh(

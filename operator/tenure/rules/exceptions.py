@@ -26,7 +26,7 @@ from tenure.model.evaluation import (
 from tenure.model.facts import Facts, Record
 from tenure.model.keys import Key
 from tenure.rules import approvals, risk
-from tenure.rules.approvals import Weighed
+from tenure.rules.approvals import Weighed, stamp
 from tenure.rules.case import Case
 from tenure.rules.governance import terms_of
 
@@ -101,17 +101,6 @@ def state(
         unheard=tuple(wait.verb for wait in weighed.waits if wait.verb and now < wait.until),
         disallowed=failing if phase is ExceptionPhase.ACTIVE else "",
     )
-
-
-def stamp(exception: ExceptionRecord) -> datetime:
-    """When the present spec was written, by the API server's stamp. The first one seen for this generation counts, and
-    no generation is older than the one before it: a manager that also owns a label moves its time later with every
-    change of that label, and whoever may write the object may set or wipe its managedFields."""
-    status = exception.status
-    written = exception.spec_changed or exception.created
-    if status is None or status.stamped is None:
-        return written
-    return status.stamped if status.observed_generation == exception.generation else max(status.stamped, written)
 
 
 def active_since(exception: ExceptionRecord) -> datetime | None:

@@ -40,7 +40,7 @@ def of_claim(case: Case) -> Review:
     interval = _interval(case)
     due = None
     if interval is not None and coverage.in_force(claim, case.now) and any(coverage.counts(facts).values()):
-        changed = claim.spec_changed or claim.created
+        changed = approvals.stamp(claim)
         due = (max(changed, last.created) if last is not None else changed) + interval
     return Review(
         due, last.created if last is not None else None, (last.spec.by or "") if last is not None else "", rulings
@@ -59,7 +59,7 @@ def _on_claim(claim: Claim, decision: Decision) -> Ruling:
     held = approvals.settled(decision)
     if held is not None:
         return held
-    ruling = approvals.stale(decision, claim.name, claim.generation, claim.spec_changed or claim.created)
+    ruling = approvals.stale(decision, claim.name, claim.generation, approvals.stamp(claim))
     if ruling is not None:
         return ruling
     end = claim.spec.expires_at

@@ -17,7 +17,7 @@ from tenure.api.names import ExceptionPhase
 from tenure.api.policy import ApprovalRequirement
 from tenure.model.evaluation import Standing
 from tenure.model.records import Unprocessable
-from tenure.rules import exceptions
+from tenure.rules import approvals, exceptions
 from tenure.rules.approvals import _Places
 from tests.unit.rules.world import BEGIN, DAY, NOW, World, active
 
@@ -299,10 +299,9 @@ class TestWhatItIsAbout:
             wiped = replace(edited, spec_changed=forged, resource_version=str(version))
             world.put("IdentityException", wiped)  # before its status tells when it was written
             assert standing(world, wiped, STAMP + 2 * HOUR).reason == "Waiting"
-            assert exceptions.stamp(replace(wiped, status=seen)) == STAMP
+            assert approvals.stamp(replace(wiped, status=seen)) == STAMP
         assert (
-            exceptions.stamp(replace(edited, spec_changed=None, status=stood.model_copy(update={"stamped": NOW})))
-            == NOW
+            approvals.stamp(replace(edited, spec_changed=None, status=stood.model_copy(update={"stamped": NOW}))) == NOW
         )
 
     def test_what_is_void_never_counts_again(self, world: World) -> None:

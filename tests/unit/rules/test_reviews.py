@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from tenure.api.claim import OwnedIdentityStatus
 from tenure.api.decision import DecisionOutcome, DecisionReason
 from tenure.api.names import Risk
+from tenure.model.keys import Key
+from tenure.reconcile.statuses import authored_status
 from tenure.rules.approvals import REVIEW_AFTER_FORCE
-from tests.unit.rules.world import DAY, NOW, World, rules_of, violation
+from tests.unit.rules.world import DAY, NOW, NS, World, rules_of, violation
 
 HALF_YEAR = {"review": {"interval": "180d"}}
 
@@ -68,6 +71,16 @@ class TestClaims:
             judged = world.judge(about)
             assert judged.attested is None
             assert rules_of(judged) == ["ReviewOverdue"]
+
+    def test_a_label_starts_no_interval_anew(self, world: World) -> None:
+        """Who may label a claim needs no `claim`; the manager's time moves all the same."""
+        claim = world.claim(spec=HALF_YEAR, spec_changed=NOW - 200 * DAY)
+        status, _ = authored_status(world.store, Key("OwnedIdentity", NS, "claim"), NOW, world.installation)
+        assert isinstance(status, OwnedIdentityStatus)
+        world.store.remove("OwnedIdentity", NS, "claim")  # as an operator sees it that starts after the label
+        labelled = replace(claim, uid="another", spec_changed=NOW, status=status, resource_version="900")
+        world.put("OwnedIdentity", labelled)
+        assert rules_of(world.judge(labelled)) == ["ReviewOverdue"]
 
     def test_one_of_an_earlier_generation_is_void(self, world: World) -> None:
         claim = world.claim(spec=HALF_YEAR, spec_changed=NOW - 200 * DAY, generation=2)
