@@ -202,6 +202,22 @@ def test_the_team_decides_and_security_may_veto_within_a_window(governed: Cluste
     assert status_of(governed, passed)["phase"] == "Active"
 
 
+def test_who_wipes_managed_fields_shortens_no_veto(governed: Cluster, place: str, token: str) -> None:
+    """The API server lets whoever may edit an object wipe or set them, and no generation tells of it."""
+    asking(governed, place, TEAM, veto={"verb": "reject-security", "within": "5s"})
+    first = ask(governed, place)
+    created = datetime.fromisoformat(first["metadata"]["creationTimestamp"])
+    eventually(lambda: datetime.now(UTC) > created + timedelta(seconds=6))
+    edited = governed.patch("identityexceptions", "exception", {"spec": {"ticket": "T-1"}}, place, user=ALICE)
+    decide(governed, edited, "Approve", BOB)
+    governed.patch("identityexceptions", "exception", {"metadata": {"managedFields": [{}]}}, place, user=ALICE)
+    written = max(entry["time"] for entry in edited["metadata"]["managedFields"])
+
+    status = wait_status(governed, edited, phase="Active")
+    assert status["stamped"] == written
+    assert instant(status["activeSince"]) == instant(written) + timedelta(seconds=5)
+
+
 def test_both_must_approve_and_one_person_is_one(governed: Cluster, place: str, token: str) -> None:
     asking(governed, place, BOTH)
     asked = ask(governed, place)
