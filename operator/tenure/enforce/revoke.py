@@ -52,7 +52,8 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
     wishes = await m.still_wanted(key, quarantine, wishes)
     if not wishes:
         return
-    if not any(wish.revokes for wish in wishes):
+    at = asked_at(quarantine, wishes, now)
+    if at is None or now < at:
         m.engine.mark(key)  # whatever asked for it was decided meanwhile: what still wants the quarantine does not
         return
     policy = wishes[0].terms.reference.removeprefix("GovernancePolicy/")
@@ -61,6 +62,20 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
     m.waiting.pop(key, None)
     m.unblock(key)
     await _revoke(m, key, quarantine, left, wishes)
+
+
+def asked_at(quarantine: Quarantine, wishes: tuple[Wish, ...], now: datetime) -> datetime | None:
+    """When its findings, as these wishes stand for them, ask for revocation; None when none does. It comes forward when
+    one that joins asks for it, or a person; when one leaves, those that stay ask for it no earlier than each by
+    itself."""
+    spec = quarantine.spec
+    staying = [wish for wish in wishes if wish.finding in spec.findings]
+    kept = spec.revoke_at if any(wish.revokes for wish in staying) else None
+    if kept is not None and len(staying) < len(spec.findings):
+        own = [at for wish in staying if (at := wish.revoke_at(quarantine.created)) is not None]
+        kept = max(kept, min(own)) if own else None
+    joined = [wish.revoke_at(now) for wish in wishes if wish.finding not in spec.findings]
+    return min(filter(None, (kept, *joined, *(wish.revoke for wish in wishes))), default=None)
 
 
 async def _used_until(m: Means, quarantine: Quarantine, left: list[DisabledToken]) -> datetime | None:

@@ -18,7 +18,7 @@ from tenure.telemetry import events
 
 async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
     """Stages in order, then revocation when its time has come."""
-    spec = _renewed(m, quarantine.spec, wishes)
+    spec = _renewed(m, quarantine, wishes)
     if spec != quarantine.spec or FINALIZER not in quarantine.finalizers:
         quarantine = await m.write_intent(quarantine.namespace, quarantine.name, spec, quarantine.uid)
     if m.guards.lacks(quarantine):
@@ -46,14 +46,11 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
     await revoke.when_due(m, key, quarantine, wishes)
 
 
-def _renewed(m: Means, spec: QuarantineSpec, wishes: tuple[Wish, ...]) -> QuarantineSpec:
-    """The findings that want it now. Its revocation goes when none of them asks for one, and comes forward (never
-    back) when one that joins does, or a person."""
+def _renewed(m: Means, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> QuarantineSpec:
+    """The findings that want it now, and when they ask for revocation."""
+    spec = quarantine.spec
     names = tuple(sorted(w.finding for w in wishes))
-    joined = [w for w in wishes if w.finding not in spec.findings]
-    asked = [spec.revoke_at] if any(w.revokes for w in wishes) else []
-    asked += [w.revoke_at(m.now()) for w in joined] + [w.revoke for w in wishes]
-    revoke_at = min(filter(None, asked), default=None)
+    revoke_at = revoke.asked_at(quarantine, wishes, m.now())
     if tuple(sorted(spec.findings)) == names and spec.revoke_at == revoke_at:
         return spec
     return spec.model_copy(update={"findings": names, "revoke_at": revoke_at})

@@ -42,6 +42,33 @@ HELD: Any = Authored(
 )
 
 
+LATER = replace(KEEPS, finding="too-old-1", terms=replace(TERMS, revoke_after=timedelta(days=30)))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "at"),
+    [
+        ((KEEPS, REVOKES), T0),
+        ((KEEPS,), None),
+        ((LATER, REVOKES), T0),
+        ((LATER,), T0 + timedelta(days=30)),  # a person's Revoke went with its finding: the policy's own time counts
+    ],
+)
+def test_revocation_is_due_when_those_that_want_it_ask_for_it(wishes: tuple[Wish, ...], at: datetime | None) -> None:
+    held = replace(HELD, spec=HELD.spec.model_copy(update={"findings": ("legacy-1", "too-old-1", "unowned-1")}))
+    assert revoke.asked_at(held, wishes, T0 + timedelta(hours=1)) == at
+
+
+def test_one_that_joins_brings_it_forward_and_none_that_leaves_does() -> None:
+    now = T0 + timedelta(days=2)
+    alone = replace(HELD, spec=HELD.spec.model_copy(update={"findings": ("unowned-1",), "revoke_at": None}))
+    assert revoke.asked_at(alone, (KEEPS, LATER), now) == now + timedelta(days=30)
+    assert revoke.asked_at(alone, (KEEPS, LATER, REVOKES), now) == T0
+    both = replace(HELD, spec=HELD.spec.model_copy(update={"findings": ("too-old-1", "unowned-1"), "revoke_at": now}))
+    assert revoke.asked_at(both, (KEEPS, LATER), now) == now
+    assert revoke.asked_at(both, (LATER,), now) == T0 + timedelta(days=30)
+
+
 class Found:
     """What a revocation asks of Means; a stand-in because the fault is what a live read tells and no watch yet does."""
 
