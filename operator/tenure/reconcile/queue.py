@@ -18,6 +18,7 @@ K = TypeVar("K", bound=Hashable)
 _FIRST_RETRY = 0.2
 _LONGEST_RETRY = 60.0
 _LONGEST_SLEEP = 60.0  # seconds: the server's clock may be set while we sleep
+_MOST_REPLACED = 16  # instants kept per key that waits for one
 _LATER_SHARE = 8  # what may wait gets every eighth turn at least, or a busy cluster would hold it up for ever
 
 
@@ -80,7 +81,14 @@ class WorkQueue(Generic[K]):
         self._due[key] = instant
         self._sequence += 1
         heapq.heappush(self._heap, (instant, self._sequence, key))
+        if len(self._heap) > _MOST_REPLACED * len(self._due) + _MOST_REPLACED:
+            self._drop_replaced()
         self._wake.set()
+
+    def _drop_replaced(self) -> None:
+        """Instants that were replaced or taken back would stay for as long as they lie ahead, which may be a year."""
+        standing = {entry[2]: entry for entry in self._heap if self._due.get(entry[2]) == entry[0]}
+        self._heap = sorted(standing.values())  # a sorted list is a heap
 
     async def take(self) -> K:
         """The next key; it counts as busy until `done`."""

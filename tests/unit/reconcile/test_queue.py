@@ -69,6 +69,23 @@ async def test_an_instant_can_be_taken_back() -> None:
     await none_waits(queue)
 
 
+async def test_instants_that_were_replaced_or_taken_back_take_no_memory() -> None:
+    clock = Clock()
+    queue: WorkQueue[str] = WorkQueue(clock)
+    queue.at("other", T0 + timedelta(days=1))
+    for day in range(1, 1_001):
+        queue.at("a", T0 + timedelta(days=day))
+        queue.at("a", None)
+        queue.at("a", T0 + timedelta(days=day))
+    assert len(queue._heap) < 100
+    clock.instant = T0 + timedelta(days=1)
+    assert await queue.take() == "other"
+    await none_waits(queue)
+    clock.instant = T0 + timedelta(days=1_000)
+    queue.add("wake")
+    assert {await queue.take(), await queue.take()} == {"wake", "a"}
+
+
 async def test_a_sleeping_taker_wakes_at_the_instant() -> None:
     queue: WorkQueue[str] = WorkQueue(lambda: datetime.now(UTC))
     queue.at("a", datetime.now(UTC) + timedelta(milliseconds=50))
