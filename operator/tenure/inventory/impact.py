@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from tenure.api.names import LABEL_OWNER
+from tenure.api.names import LABEL_OWNER, TargetKind
 from tenure.api.policy import GovernancePolicySpec
 from tenure.inventory.snapshot import Shared, debt_of, identity_of, is_about, subjects, tokens_of
 from tenure.inventory.store import Claim, Decision, Finding, Held, Owner, QuarantineRecord, Store, service_account_of
@@ -39,7 +39,17 @@ def affected(store: Store, kind: str, old: Held | None, new: Held | None) -> set
     if reach is None:
         return set()
     found = {key for key in reach(store, old, new) if key.kind in KINDS}
-    return found.union(_exceptions_from(store, found))
+    return found.union(_exceptions_from(store, found)) if _concerns_exceptions(kind, old, new) else found
+
+
+def _concerns_exceptions(kind: str, old: Any, new: Any) -> bool:
+    """Whether what subjects violate may have moved, or what findings say of earlier waivers. An exception, and what is
+    decided about one, moves neither: two thousand from one object leave each other alone."""
+    if kind == "IdentityFinding":
+        return debt_of(old) != debt_of(new)
+    if kind == "IdentityDecision":
+        return any(made.spec.target.kind is TargetKind.OWNED_IDENTITY for made in _both(old, new))
+    return kind not in ("IdentityException", "Quarantine")
 
 
 def _exceptions_from(store: Store, keys: set[Key]) -> Iterator[Key]:

@@ -413,6 +413,18 @@ def written(world: World, record: Any) -> Any:
     return world.put("IdentityException", replace(record, status=status, resource_version=version))
 
 
+def test_exceptions_from_one_object_leave_each_other_alone(world: World) -> None:
+    token = world.token()
+    first, _ = world.exception("first"), world.exception("second")
+    decision = world.decision(first)
+    finding = world.finding(token, "LegacyToken")
+    both = {key_of(token), key_of(first)}
+    assert affected(world.store, "IdentityException", first, first) == both
+    assert affected(world.store, "IdentityDecision", None, decision) == both
+    assert affected(world.store, "IdentityFinding", None, finding) == {key_of(token)}
+    assert Key("IdentityException", NS, "second") in affected(world.store, "Secret", token, token)
+
+
 def test_what_an_exception_costs_does_not_grow_with_the_others_from_its_target(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
