@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import yaml
 
 from tests.cluster.tenure_objects import Json, claim, exception, owner
 from tests.cluster.test_admission_decisions import verdict
+from tests.support import scenario
 from tests.support.cluster import REPOSITORY, ApiError, Cluster, eventually
+from tests.support.operator import Operator
+from tests.support.scenario import phase_of
 
 pytestmark = pytest.mark.local
 
@@ -252,3 +256,151 @@ def test_an_owner_claims_with_the_verb_that_is_granted_by_name(api: Cluster, roo
             person(LEAD).create(claim(room, owner=room))
     finally:
         api.delete("identityowners", room)
+
+
+# What the patterns come to, with the operator ------------------------------------------------------------------------
+
+BOTH_HATS = "bea"
+"""Leads the team and reviews for security."""
+
+
+class Pattern:
+    """One of the files, applied to a cluster with an operator: its namespace, and its people by their certificates."""
+
+    def __init__(self, cluster: Cluster, namespace: str, person: Person) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        groups = {**GROUPS, BOTH_HATS: ["payments-leads", "security"]}
+        self._people = {name: person(name, given) for name, given in groups.items()}
+
+    def ask(self, called: str, by: str = TEAM) -> Json:
+        """A waiver for a token of its own, asked for by somebody; there is a finding about that token by then."""
+        token = f"{called}-token"
+        scenario.identity(self.cluster, self.namespace, called, [token])
+        eventually(lambda: self.phase(called) == "Open", what=f"a finding on {token}")
+        return self._people[by].create(
+            scenario.exception(self.namespace, "Secret", token, "LegacyToken", called=called, requestedBy=by)
+        )
+
+    def decide(self, made: Json, verb: str, by: str) -> Json:
+        return attempt(self._people[by], self.namespace, made, verb, by=by)
+
+    def phase(self, called: str) -> str:
+        """Of the finding that the waiver of that name is about."""
+        return phase_of(self.cluster, self.namespace, "LegacyToken", f"{called}-token")
+
+    def becomes(self, made: Json, **fields: Any) -> Json:
+        """Waits until the exception's status says this."""
+
+        def there() -> Json:
+            found = self.cluster.get("identityexceptions", made["metadata"]["name"], self.namespace) or {}
+            status: Json = found.get("status", {})
+            assert {name: status.get(name) for name in fields} == fields, status
+            return status
+
+        return eventually(there, 60, what=f"{made['metadata']['name']}: {fields}")
+
+    def voided(self, made: Json, verb: str, by: str) -> str:
+        """Why that decision does nothing: as the API server refuses it, or as the operator voids it."""
+        try:
+            decision = self.decide(made, verb, by)
+        except ApiError as refused:
+            return str(refused)
+
+        def said() -> str:
+            found = self.cluster.get("identitydecisions", decision["metadata"]["name"], self.namespace) or {}
+            status: Json = found.get("status", {})
+            return str(status["message"]) if status.get("outcome") == "Void" else ""
+
+        return eventually(said, what=f"{verb} by {by} is void")
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Cluster], None]]:
+    """Starts the operator once on a cluster, and ends it after the file."""
+    running: dict[Cluster, Operator] = {}
+
+    def start(cluster: Cluster) -> None:
+        if cluster not in running:
+            operator = Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator"))
+            running[cluster] = operator.__enter__()
+
+    yield start
+    for operator in running.values():
+        operator.close()
+
+
+@pytest.fixture
+def pattern(
+    api: Cluster, person: Person, applied: Callable[[Cluster], None], operated: Callable[[Cluster], None]
+) -> Callable[[str], Pattern]:
+    applied(api)
+    operated(api)
+    return lambda namespace: Pattern(api, namespace, person)
+
+
+def test_the_team_alone_decides(pattern: Callable[[str], Pattern]) -> None:
+    team = pattern("team-decides")
+    asked = team.ask("app")
+    team.becomes(asked, phase="Pending", reason="AwaitingApproval")
+    team.decide(asked, "approve", LEAD)
+    team.becomes(asked, phase="Active", reason="Approved")
+    eventually(lambda: team.phase("app") == "Excepted", what="the waiver")
+    # A lead's own request is another lead's to decide.
+    own = team.ask("own", LEAD)
+    team.becomes(own, phase="Pending")
+    assert LEAD in team.voided(own, "approve", LEAD)
+    team.becomes(own, phase="Pending")
+    team.decide(own, "approve", LEAD2)
+    team.becomes(own, phase="Active")
+
+
+def test_the_team_decides_and_security_may_veto(pattern: Callable[[str], Pattern]) -> None:
+    """Within the day that the manifest gives; that it is over after `within` is tested with one of seconds."""
+    team = pattern("security-may-veto")
+    asked = team.ask("app")
+    team.decide(asked, "approve", LEAD)
+    waiting = team.becomes(asked, phase="Pending", reason="Waiting")
+    until = datetime.fromisoformat(asked["metadata"]["creationTimestamp"]) + timedelta(hours=24)
+    assert waiting["failing"] == f"veto: reject-security may object until {until:%Y-%m-%dT%H:%M:%SZ}"
+    assert team.phase("app") == "Open", "not before the day is over"
+    team.decide(asked, "reject-security", SECURITY)
+    assert SECURITY in team.becomes(asked, phase="Rejected")["failing"]
+    assert f"{SECURITY} rejected it" in team.voided(asked, "approve", LEAD2)
+    assert team.phase("app") == "Open"
+
+
+def test_both_must_approve(pattern: Callable[[str], Pattern]) -> None:
+    both = pattern("both-approve")
+    asked = both.ask("app")
+    for verb in ("approve", "approve-security"):
+        both.decide(asked, verb, BOTH_HATS)
+    half = both.becomes(asked, phase="Pending", reason="AwaitingApproval")
+    eventually(
+        lambda: len(both.becomes(asked, phase="Pending").get("counted", ())) == 1, what="one person is one approval"
+    )
+    assert "1 of 1" in both.becomes(asked, phase="Pending")["failing"], half
+    both.decide(asked, "approve-security", SECURITY)
+    active = both.becomes(asked, phase="Active", reason="Approved")
+    assert sorted(counted["by"] for counted in active["counted"]) == [BOTH_HATS, SECURITY]
+    eventually(lambda: both.phase("app") == "Excepted", what="the waiver")
+
+
+def test_security_may_force_in_an_incident_and_the_team_reviews(pattern: Callable[[str], Pattern]) -> None:
+    incident = pattern("security-may-force")
+    for called, verb in (("kept", "attest"), ("ended", "reject")):
+        asked = incident.ask(called)
+        force = incident.decide(asked, "force", RESPONDER)
+        active = incident.becomes(asked, phase="Active", reason="Forced")
+        forced = datetime.fromisoformat(force["metadata"]["creationTimestamp"])
+        assert datetime.fromisoformat(active["reviewDue"]) == forced + timedelta(days=7)
+        eventually(lambda called=called: incident.phase(called) == "Excepted", what="the waiver")  # type: ignore[misc]
+        # Within one second the force would win.
+        eventually(lambda forced=forced: datetime.now(UTC) >= forced + timedelta(seconds=1))  # type: ignore[misc]
+        reviewed = incident.decide(asked, verb, LEAD)
+        if verb == "attest":
+            after = incident.becomes(asked, attested=reviewed["metadata"]["creationTimestamp"], phase="Active")
+            assert "reviewDue" not in after
+        else:
+            incident.becomes(asked, phase="Withdrawn")
+            eventually(lambda: incident.phase("ended") == "Open", what="the finding is back")

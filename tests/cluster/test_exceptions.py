@@ -6,6 +6,9 @@ may refuse and the operator voids is tested for its effect alone. Deadlines are 
 
 from __future__ import annotations
 
+import re
+import shlex
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.tenure_objects import grant, owner
+from tests.cluster.test_commands import tenure
 from tests.support import scenario
 from tests.support.cluster import ApiError, Cluster, eventually
 from tests.support.operator import Operator
@@ -331,26 +335,74 @@ def test_nobody_approves_what_they_requested(governed: Cluster, place: str, toke
     assert wait_status(governed, asked, phase="Pending")["failing"].startswith("approvals: approve 0 of 1")
 
 
+ROUNDS, AT_ONCE = 50, 20
+"""1,000 tries: so many exceptions, and each that often."""
+
+
+@pytest.mark.slow
 def test_approvals_racing_edits_never_approve_what_they_did_not_name(governed: Cluster, place: str) -> None:
     asking(governed, place, TEAM)
-    requests = [ask(governed, place, f"race-{number}") for number in range(40)]
+    standing = [ask(governed, place, f"race-{number}") for number in range(AT_ONCE)]
+    seen: dict[tuple[str, int], set[str]] = {}
+    """(exception, generation) that was seen Active -> the decisions that counted for it."""
+    over = threading.Event()
 
-    def race(number: int) -> Json | None:
-        asked = requests[number // 2]
-        if number % 2:
-            change = {"spec": {"justification": f"edit {number}"}}
-            governed.patch("identityexceptions", asked["metadata"]["name"], change, place, user=ALICE)
-            return None
+    def look() -> None:
+        while not over.wait(0.1):
+            for found in governed.list("identityexceptions", place):
+                status = found.get("status", {})
+                if status.get("phase") == "Active":
+                    counted = {entry["decision"] for entry in status["counted"]}
+                    seen[found["metadata"]["name"], status["observedGeneration"]] = counted
+
+    def approve(asked: Json) -> Json | None:
         return attempt(governed, asked, "Approve", BOB)
 
-    with ThreadPoolExecutor(8) as pool:
-        decisions = [made for made in pool.map(race, range(80)) if made is not None]
-    for decision in decisions:
-        eventually(lambda decision=decision: status_of(governed, decision).get("outcome"), what="an outcome")  # type: ignore[misc]
-    for asked in requests:
-        status = eventually(lambda asked=asked: status_of(governed, asked), what="a status")  # type: ignore[misc]
-        assert status["observedGeneration"] == 2
-        assert status["phase"] == "Pending", "the edit came last, and nobody named it"
+    def edit(asked: Json, text: str) -> Json:
+        change = {"spec": {"justification": text}}
+        return governed.patch("identityexceptions", asked["metadata"]["name"], change, place, user=ALICE)
+
+    made: list[Json | None] = []
+    with ThreadPoolExecutor(9) as pool:
+        watcher = pool.submit(look)
+        for number in range(ROUNDS):
+            # Whichever comes first: in every other round the edit is sent before the approval.
+            first, second = (approve, edit) if number % 2 else (edit, approve)
+            tries = []
+            for asked in standing:
+                pair = [
+                    pool.submit(race, asked, f"edit {number}") if race is edit else pool.submit(race, asked)
+                    for race in (first, second)
+                ]
+                tries.append(pair if number % 2 else pair[::-1])
+            made += [approval.result() for approval, _ in tries]
+            standing = [edited.result() for _, edited in tries]
+        over.set()
+        watcher.result()
+    assert len(made) == ROUNDS * AT_ONCE
+
+    named = {
+        decision["metadata"]["name"]: (decision["spec"]["target"]["name"], decision["spec"]["target"]["generation"])
+        for decision in made
+        if decision is not None
+    }
+    assert named, "some came first"
+    for state, counted in seen.items():
+        assert counted, state
+        assert {named[decision] for decision in counted} == {state}, "an approval for what it did not name"
+    for asked in standing:
+        status = wait_status(governed, asked, phase="Pending")
+        assert status["observedGeneration"] == ROUNDS + 1
+        assert status["failing"].startswith("approvals: approve 0 of 1"), "the edit came last, and nobody named it"
+
+    def answered() -> bool:
+        ledger = governed.list("identitydecisions", place)
+        return all(found.get("status", {}).get("outcome") in ("Counted", "Void") for found in ledger)
+
+    eventually(answered, 120, what="an outcome for every decision")
+    last = decide(governed, standing[0], "Approve", BOB)
+    wait_status(governed, standing[0], phase="Active")
+    wait_status(governed, last, outcome="Counted")
 
 
 def test_renewals_outlive_the_exception_its_name_its_target_and_the_operator(
@@ -391,6 +443,101 @@ def test_renewals_outlive_the_exception_its_name_its_target_and_the_operator(
     wait_status(governed, shorter, phase="Active")
 
 
+@pytest.mark.parametrize("choice", ["ContinueClock", "RestartClock"])
+def test_when_it_lapses_the_clock_goes_on_or_starts_anew_as_the_policy_says(
+    governed: Cluster, place: str, token: str, choice: str
+) -> None:
+    exceptions = {"classes": [{"class": "Migration", "approvals": TEAM}], "onLapse": choice}
+    asking(governed, place, TEAM, spec={"exceptions": exceptions, "deadlines": [deadline(within="100s")]})
+
+    def opened(number: int) -> Json:
+        found = finding_of(governed, place, "LegacyToken", token)
+        assert found is not None
+        status: Json = found["status"]
+        assert (status["phase"], status["opening"]) == ("Open", number)
+        return status
+
+    first = eventually(lambda: opened(1), what="a finding")
+    eventually(lambda: datetime.now(UTC) > instant(first["opened"]) + timedelta(seconds=3), what="open for 3 s")
+    end = soon(5)
+    decide(governed, ask(governed, place, expiresAt=end), "Approve", BOB)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Excepted", what="the waiver")
+    again = eventually(lambda: opened(2), 60, what="it is back")
+    assert instant(again["opened"]) >= instant(end)
+    left = instant(again["due"]) - instant(again["detected"])
+    used = again["usedSeconds"]
+    assert (used >= 2) == (choice == "ContinueClock")
+    assert timedelta(seconds=100 - used - 1) <= left <= timedelta(seconds=100 - used + 1)
+    lapsed = eventually(lambda: finding_of(governed, place, "ExceptionLapsed", "exception"), what="ExceptionLapsed")
+    assert lapsed["status"]["onDeadline"] == "Nothing"
+
+
+def test_what_no_finding_needs_any_more_says_so(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM)
+    eventually(lambda: phase_of(governed, place, "Unowned", "ci") == "Open", what="a finding")
+    asked = ask(governed, place, target={"kind": "ServiceAccount", "name": "ci"}, rules=["Unowned"])
+    decide(governed, asked, "Approve", BOB)
+    eventually(lambda: phase_of(governed, place, "Unowned", "ci") == "Excepted", what="the waiver")
+    assert not condition(wait_status(governed, asked, phase="Active"), "Unneeded")
+    governed.create(claim(place, "team"))
+    unneeded = eventually(lambda: condition(status_of(governed, asked), "Unneeded"), what="it is unneeded")
+    assert unneeded["reason"] == "NoFinding"
+    assert "Delete it" in unneeded["message"]
+    assert status_of(governed, asked)["phase"] == "Active", "a condition, not a phase"
+    governed.delete("ownedidentities", "claim", place)
+    eventually(lambda: not condition(status_of(governed, asked), "Unneeded"), what="it is needed again")
+
+
+def test_what_the_policy_no_longer_allows_says_so_and_goes_on(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM)
+    asked = ask(governed, place)
+    decide(governed, asked, "Approve", BOB)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Excepted", what="the waiver")
+    for approvals, more, clause in (
+        (BOTH, {}, "approvals: approve 1 of 1, approve-security 0 of 1; missing approve-security"),
+        (TEAM, {"maxDuration": "1h"}, "expiresAt: Migration may last 1h"),
+    ):
+        asking(governed, place, approvals, **more)
+        disallowed = eventually(
+            lambda clause=clause: (  # type: ignore[misc]
+                (found := condition(status_of(governed, asked), "Disallowed")) and clause in found["message"] and found
+            ),
+            what=clause,
+        )
+        assert disallowed["reason"] == "PolicyChanged"
+        assert status_of(governed, asked)["phase"] == "Active"
+        assert phase_of(governed, place, "LegacyToken", token) == "Excepted"
+    asking(governed, place, TEAM)
+    eventually(lambda: not condition(status_of(governed, asked), "Disallowed"), what="it is allowed again")
+
+
+def test_classes_are_counted_apart(governed: Cluster, running: Operator, place: str, token: str) -> None:
+    classes = [{"class": name, "approvals": TEAM} for name in ("Migration", "BreakGlass")]
+    asking(governed, place, TEAM, spec={"exceptions": {"classes": classes}})
+    governed.create(scenario.token_secret(place, "second", "ci"))
+    for name in (token, "second"):
+        eventually(lambda name=name: phase_of(governed, place, "LegacyToken", name) == "Open", what="a finding")  # type: ignore[misc]
+    before = running.metrics()
+    latency = "tenure_decision_latency_seconds_count"
+
+    def risen(name: str, **labels: str) -> float:
+        return running.metrics().value(name, **labels) - before.value(name, **labels)
+
+    for name, class_ in ((token, "Migration"), ("second", "BreakGlass")):
+        target = {"kind": "Secret", "name": name}
+        spec = {"target": target, "class": class_, "expiresAt": soon(3600)}
+        decide(governed, ask(governed, place, name, **spec), "Approve", BOB)
+        eventually(lambda name=name: phase_of(governed, place, "LegacyToken", name) == "Excepted", what="the waiver")  # type: ignore[misc]
+        eventually(lambda class_=class_: risen(latency, source="Exception", **{"class": class_}) == 1, what=class_)  # type: ignore[misc]
+        there = {"class": class_, "phase": "Active"}
+        eventually(lambda there=there: running.metrics().value("tenure_exceptions", **there) >= 1, what=class_)  # type: ignore[misc]
+        found = finding_of(governed, place, "LegacyToken", name)
+        assert found is not None
+        assert found["status"]["decision"]["class"] == class_
+    assert risen(latency, source="Exception", **{"class": "Standard"}) == 0
+    assert risen(latency, source="Exception") == 2
+
+
 # --- time, and the ledger
 
 
@@ -425,6 +572,7 @@ def test_a_decision_made_while_the_operator_is_down_counts_as_made_in_time(
 
 def test_the_ledger_says_who_decided_what_and_with_what_effect(governed: Cluster, place: str, token: str) -> None:
     asking(governed, place, TEAM)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="a finding")
     asked = ask(governed, place)
     decide(governed, asked, "Approve", BOB, called="yes")
     wait_status(governed, asked, phase="Active")
@@ -436,17 +584,23 @@ def test_the_ledger_says_who_decided_what_and_with_what_effect(governed: Cluster
     heading = printed[0].split()
     assert heading[:2] == ["NAME", "VERDICT"]
     rows = {line.split()[0]: line.split() for line in printed[1:]}
-    assert rows["yes"][1:9] == [
-        "Approve",
-        "IdentityException",
-        "exception",
-        BOB,
-        "Counted",
-        "false",
-        "Approved",
-        rows["yes"][8],
-    ]
-    assert rows["also"][5:8] == ["Void", "false", "NotAsked"]
+    told = ["Approve", "IdentityException", "exception", BOB, "approve", "Counted", "false", "Approved"]
+    assert rows["yes"][1:9] == told, "the right too, though the decision names none"
+    assert rows["also"][6:9] == ["Void", "false", "NotAsked"]
+
+    wide = governed.kubectl("get", "identitydecisions", "yes", "-n", place, "-o", "wide").stdout.splitlines()
+    starts = [(found.start(), found[0]) for found in re.finditer(r"\S+(?: \S+)*", wide[0])]
+    ends = [start for start, _ in starts[1:]] + [None]
+    seen = {name: wide[1][start:end].strip() for (start, name), end in zip(starts, ends, strict=True)}
+    made = governed.get("identitydecisions", "yes", place)
+    found = finding_of(governed, place, "LegacyToken", token)
+    assert made is not None
+    assert found is not None
+    assert seen["DECIDED"] == made["metadata"]["creationTimestamp"], "when, as the API server stamped it"
+    assert (seen["DEADLINE"], seen["LATE"]) == (found["status"]["due"], "false")
+    assert seen["LED TO"] == "IdentityException/exception"
+    assert seen["GRANTED BY"] == made["spec"].get("grantedBy", "")
+    assert seen["REASON"] == "tests"
 
 
 def test_the_ledger_ends_with_its_retention_and_never_before_what_rests_on_it(
@@ -534,3 +688,55 @@ def test_a_missed_review_of_an_exception_is_a_finding_until_somebody_attests(
     decide(governed, asked, "Attest", BOB)
     eventually(lambda: phase_of(governed, place, "ReviewOverdue", "exception") == "Resolved", what="reviewed")
     assert "reviewDue" not in status_of(governed, asked)
+
+
+def test_a_review_falls_due_only_where_there_is_something_to_decide(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM)
+    for name, accounts in (("empty", ["nobody"]), ("full", ["ci"])):
+        governed.create(claim(place, "team", name=name, accounts=accounts, review={"interval": "2s"}))
+    pending = ask(governed, place, reviewBy=soon(2))
+    eventually(lambda: phase_of(governed, place, "ReviewOverdue", "full") == "Open", what="the finding")
+    wait_status(governed, pending, phase="Pending")
+    for kind, name in (("ownedidentities", "empty"), ("identityexceptions", "exception")):
+        found = governed.get(kind, name, place)
+        assert found is not None
+        assert "reviewDue" not in found["status"]
+        assert phase_of(governed, place, "ReviewOverdue", name) == ""
+    # Once it covers something, it is due like the other.
+    governed.create(scenario.service_account(place, "nobody"))
+    eventually(lambda: phase_of(governed, place, "ReviewOverdue", "empty") == "Open", what="the finding")
+
+
+def test_the_commands_in_conditions_decide(governed: Cluster, place: str, token: str) -> None:
+    """As they stand there, but for the reason: what is undecided, pending, or to be reviewed."""
+    asking(governed, place, TEAM)
+    for verbs, resources in (
+        (["get", "list"], ["identityexceptions", "ownedidentities", "identityfindings", "identitydecisions"]),
+        (["quarantine"], ["identityfindings"]),
+    ):
+        grant(governed, place, BOB, verbs, resources)
+    eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="a finding")
+    governed.create(claim(place, "team", review={"interval": "1s"}))
+    asked = ask(governed, place)
+    unclaimed = finding_of(governed, place, "LegacyToken", token)
+    assert unclaimed is not None
+    for kind, name, word in (
+        ("identityexceptions", asked["metadata"]["name"], "Approve"),
+        ("ownedidentities", "claim", "Attest"),
+        ("identityfindings", unclaimed["metadata"]["name"], "Quarantine"),
+    ):
+
+        def command(kind: str = kind, name: str = name) -> str:
+            found = governed.get(kind, name, place) or {}
+            said = condition(found.get("status", {}), "DecisionPending").get("message", "")
+            return next((text for text in re.findall(r"`(tenure [^`]+)`", said)), "")
+
+        order = shlex.split(eventually(command, what=f"a command on {name}"))
+        assert order[-2:] in (["--reason", "…"], ["--reason", "WHY"])
+        done = tenure(governed.user(BOB), *order[1:-1], "tests", "--timeout", "30")
+        assert done.returncode == 0, done.stdout + done.stderr
+        made = [found for found in governed.list("identitydecisions", place) if found["spec"]["verdict"] == word]
+        assert [found["status"]["outcome"] for found in made] == ["Counted"]
+        if kind == "identityexceptions":  # so that there is something to quarantine
+            governed.delete("identityexceptions", name, place, user=ALICE)
+            eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="the finding is back")

@@ -24,6 +24,8 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
@@ -259,6 +261,8 @@ class FaultProxy:
             self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             self._tls.load_cert_chain(*certificate)
         self.url = ""
+        self.skew = timedelta(0)
+        """By how much the API server's clock, as its answers tell it, is off from now on."""
         self.stopped = threading.Event()
         self.stopped_at: Write | None = None
         self._changed = threading.Condition(threading.RLock())  # guards everything below
@@ -618,7 +622,13 @@ class FaultProxy:
         self._answered(request, upstream.status, forwarded=True)
         if isinstance(action, LoseAnswer):
             return _cut(incoming)
-        return web.Response(body=content, status=upstream.status, headers=_end_to_end(upstream.headers))
+        return web.Response(body=content, status=upstream.status, headers=self._told(upstream.headers))
+
+    def _told(self, headers: Any) -> CIMultiDict[str]:
+        told = _end_to_end(headers)
+        if self.skew and "Date" in told:
+            told["Date"] = format_datetime(parsedate_to_datetime(told["Date"]) + self.skew, usegmt=True)
+        return told
 
     def _answered(self, request: Request, status: int, *, forwarded: bool) -> None:
         if isinstance(request, Write):
@@ -632,7 +642,7 @@ class FaultProxy:
         self, incoming: web.Request, upstream: aiohttp.ClientResponse, request: Request
     ) -> web.StreamResponse:
         """Passes a watch on, event by event, as each arrives."""
-        response = web.StreamResponse(status=upstream.status, headers=_end_to_end(upstream.headers))
+        response = web.StreamResponse(status=upstream.status, headers=self._told(upstream.headers))
         await response.prepare(incoming)
         stream = _Stream(request, asyncio.Queue())
         lines: asyncio.Queue[_Line] = asyncio.Queue()

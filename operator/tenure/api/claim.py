@@ -194,6 +194,7 @@ KIND = Kind(
         Column("Service Accounts", ".status.matched.serviceAccounts", "integer"),
         Column("Secrets", ".status.matched.secrets", "integer"),
         Column("Expires", ".spec.expiresAt"),
+        Column("Accountable Since", ".status.accountableSince", wide=True),
         Column("Conflict", ".status.conditions[?(@.type=='Conflict')].status", wide=True),
         Column("System", ".spec.system", wide=True),
         AGE,

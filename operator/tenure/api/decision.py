@@ -170,6 +170,8 @@ class IdentityDecisionStatus(ApiModel):
     observed_generation: int = -1
     outcome: DecisionOutcome = DecisionOutcome.UNDECIDED
     """Counted, Void, or empty while it is not taken in."""
+    verb: ShortText = ""
+    """The right that it used, also where it names none."""
     reason: ShortText = ""
     """Why, in one word (see DecisionReason)."""
     message: ProseText = ""
@@ -200,10 +202,13 @@ KIND = Kind(
         Column("Target", ".spec.target.kind"),
         Column("Name of Target", ".spec.target.name"),
         Column("By", ".spec.by"),
-        Column("Verb", ".spec.verb"),
+        Column("Verb", ".status.verb"),
         Column("Outcome", ".status.outcome"),
         Column("Late", ".status.late", "boolean"),
         Column("Effect", ".status.reason"),
+        Column("Decided", ".metadata.creationTimestamp", wide=True),
+        Column("Deadline", ".status.deadline", wide=True),
+        Column("Led To", ".status.effect", wide=True),
         Column("Granted By", ".spec.grantedBy", wide=True),
         Column("Reason", ".spec.reason", wide=True),
         Column("Message", ".status.message", wide=True),

@@ -74,7 +74,6 @@ class IdentityOwnerStatus(ApiModel):
 
     observed_generation: int = -1
     claims: Count = 0
-    open_findings: Count = 0
     vacant: bool = False
     conditions: Conditions = ()
 

@@ -26,7 +26,9 @@ def _way_out(rule: Rule, key: Key) -> str:
             f"Claim it with an OwnedIdentity that selects {key.kind}/{key.name}, or "
             f"`kubectl label namespace {key.namespace} tenure.dev/owner=OWNER`, {_WAIVER}."
         ),
-        Rule.OWNER_VACANT: f"Restore the owner or name another: `kubectl edit ownedidentity {key.name} {where}`.",
+        Rule.OWNER_VACANT: (
+            f"Restore the owner or name another: `kubectl edit ownedidentity {key.name} -n {key.namespace}`."
+        ),
         Rule.CLAIM_CONFLICT: (f"An earlier claim covers the same subjects: narrow or delete ownedidentity/{key.name}."),
         Rule.OWNERSHIP_EXPIRED: (
             f"Set a later expiresAt on ownedidentity/{key.name}, or have its subjects claimed anew."

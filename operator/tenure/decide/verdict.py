@@ -203,6 +203,7 @@ def answer(
     return IdentityDecisionStatus(
         observed_generation=made.generation,
         outcome=ruling.outcome,
+        verb=made.spec.used_verb,
         reason=ruling.reason or "",
         message=message,
         deadline=due,

@@ -139,6 +139,7 @@ def _status(
     return IdentityDecisionStatus(
         observed_generation=decision.generation,
         outcome=ruling.outcome,
+        verb=decision.spec.used_verb,
         reason=ruling.reason.value if ruling.reason is not None else "",
         message=ruling.message,
         deadline=deadline,

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import groupby
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -54,6 +54,7 @@ COLOUR: Final = {Risk.CRITICAL: "bold red", Risk.HIGH: "red", Risk.MEDIUM: "yell
 DIM: Final = "dim"
 BAD: Final = "red"
 GOOD: Final = "green"
+_FILL: Final = re.compile(r" +(?=\n)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -62,9 +63,24 @@ def clean(text: str) -> str:
     return _CONTROL.sub("�", text)
 
 
+class _Trimmed:
+    """What rich fills up to the width ends with its last word, for whoever pipes or pastes it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        self._out.write(_FILL.sub("", text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
 def console_on(out: TextIO) -> Console:
     """A console that writes there, as wide as the terminal up to WIDEST, or WIDTH where there is none."""
-    console = Console(file=out, highlight=False, markup=False, emoji=False)
+    file = out if out.isatty() else cast(TextIO, _Trimmed(out))
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH
     console.width = min(console.width, WIDEST)

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import pytest
+from rich.table import Table
 
 from tenure.report import render
 from tenure.report.collect import Gap
@@ -265,3 +266,14 @@ def test_who_may_impersonate_has_a_section_of_its_own() -> None:
         ("user-of-local", "Namespace", False),
     ]
     assert "May impersonate" not in written(reported(), "table")
+
+
+def test_what_is_piped_has_no_blanks_at_the_ends_of_lines() -> None:
+    out = io.StringIO()
+    console = render.console_on(out)
+    grid = Table.grid(expand=True)
+    grid.add_row("a  b", "c")
+    console.print(grid)
+    assert console.width > len("a  b c")
+    assert [line for line in out.getvalue().splitlines() if line != line.rstrip()] == []
+    assert "a  b" in out.getvalue()
