@@ -111,6 +111,50 @@ def test_every_status_is_the_operators(installed: Cluster, rights: str, resource
         installed.delete(resource, name, where, **({"user": OPERATOR} if resource == "identitydecisions" else {}))
 
 
+def test_every_version_of_every_kind_is_covered(installed: Cluster, rights: str) -> None:
+    """As the API server serves them, and whatever comes later: what the operator writes nobody else writes."""
+    made: dict[str, Json] = {
+        "identityowners": owner("every-version"),
+        "governancepolicies": policy("every-version"),
+        "ownedidentities": claim(rights),
+        "identityexceptions": exception(rights, requestedBy="root"),
+        "identitydecisions": decision(rights, by="root"),
+        "identityfindings": finding(rights),
+        "quarantines": quarantine(rights, finalizer=False),
+        "quarantineguards": guard(rights, secrets={}),
+    }
+    served = [
+        (found["spec"]["names"]["plural"], version)
+        for found in installed.list("customresourcedefinitions")
+        if found["spec"]["group"] == "tenure.dev"
+        for version in found["spec"]["versions"]
+        if version["served"]
+    ]
+    assert {plural for plural, _ in served} == made.keys()
+    operators = ("identityfindings", "quarantines", "quarantineguards")
+    for plural, manifest in made.items():
+        installed.create(manifest, **({"user": OPERATOR} if plural in operators else MASTERS))
+    try:
+        for plural, version in served:
+            namespace = made[plural]["metadata"].get("namespace")
+            path = installed.path(plural, made[plural]["metadata"]["name"], namespace)
+            path = path.replace("/v1alpha1/", f"/{version['name']}/")
+            attempts: list[tuple[str, Json]] = []
+            if "status" in version.get("subresources", {}):
+                attempts.append((f"{path}/status", {"status": {"observedGeneration": 7}}))
+            if plural in operators:
+                attempts.append((path, {"metadata": {"labels": {"a": "b"}}}))
+            assert attempts, plural
+            for where, body in attempts:
+                status, answer = installed.request(
+                    "PATCH", where, body, content_type="application/merge-patch+json", **MASTERS
+                )
+                assert (status, "operator of Tenure" in answer["message"]) == (403, True), (where, answer)
+    finally:
+        for plural in ("identityowners", "governancepolicies"):
+            installed.delete(plural, "every-version")
+
+
 def test_quarantines_are_created_by_the_operator_alone(installed: Cluster, releaser: str) -> None:
     for by in ({"user": JANE}, MASTERS, {}):
         with pytest.raises(ApiError, match="only the operator of Tenure creates Quarantines") as refused:
