@@ -84,8 +84,8 @@ def test_a_client_certificate_of_the_masters_is_refused_too(installed: Cluster, 
         ("identityowners", owner("status-owner")),
         ("governancepolicies", policy("status-policy")),
         ("ownedidentities", claim("")),
-        ("identityexceptions", exception("")),
-        ("identitydecisions", decision("")),
+        ("identityexceptions", exception("", requestedBy="root")),
+        ("identitydecisions", decision("", by="root")),
         ("quarantines", quarantine("", finalizer=False)),
     ],
 )
@@ -94,7 +94,7 @@ def test_every_status_is_the_operators(installed: Cluster, rights: str, resource
     where = rights if namespaced else None
     made = {**manifest, "metadata": {**manifest["metadata"], **({"namespace": rights} if namespaced else {})}}
     name = made["metadata"]["name"]
-    installed.create(made, **({"user": OPERATOR} if resource == "quarantines" else {}))
+    installed.create(made, **({"user": OPERATOR} if resource == "quarantines" else MASTERS))
     try:
         for by in ({"user": JANE}, MASTERS) if namespaced else (MASTERS,):
             with pytest.raises(ApiError, match=f"only the operator of Tenure .* writes {resource}/status"):
