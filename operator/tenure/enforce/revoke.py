@@ -52,6 +52,9 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
     wishes = await m.still_wanted(key, quarantine, wishes)
     if not wishes:
         return
+    if not any(wish.revokes for wish in wishes):
+        m.engine.mark(key)  # whatever asked for it was decided meanwhile: what still wants the quarantine does not
+        return
     policy = wishes[0].terms.reference.removeprefix("GovernancePolicy/")
     m.ledger.act(RecordedAct(id_, now, key.namespace, policy))
     await m.ledger.flush()

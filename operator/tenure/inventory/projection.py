@@ -372,7 +372,8 @@ def _spec_changed(metadata: Raw) -> datetime | None:
         if not entry.get("subresource") and "f:spec" in (entry.get("fieldsV1") or ())
     ]
     latest = max(times, default="")
-    return instant(latest) if latest else None
+    # Whoever may write the object may write its managedFields; nobody can set the time of its creation.
+    return max(instant(latest), _created(metadata)) if latest else None
 
 
 def _without_unknown(raw: Any, error: ValidationError) -> Any:

@@ -7,6 +7,7 @@ directly; it is written through `upsert` and `remove` alone, which keep the inde
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar, cast
 
 from tenure.api.claim import OwnedIdentitySpec, OwnedIdentityStatus
@@ -283,6 +284,8 @@ class Store:
             self._removed.pop(record.uid, None)
         elif record.uid in self._removed or 0 < _version(record) < _version(old):
             return old
+        if not force:
+            record = _as_first_stamped(old, record)
         if _equal(old, record):
             if not isinstance(record, Unprocessable) and _version(record):
                 table.set(key, record)  # for its resourceVersion alone
@@ -429,6 +432,20 @@ class Store:
 _CLUSTER_SCOPED: Final = frozenset(
     {"Namespace", "ClusterRole", "ClusterRoleBinding", "IdentityOwner", "GovernancePolicy"}
 )
+
+
+def _as_first_stamped(old: Held | None, new: Held) -> Held:
+    """The record with the stamp that its generation came with. A manager that also owns a label moves the stamp with
+    every change of that label, and whoever may write the object may set or wipe its managedFields: what runs from the
+    stamp must not move with it."""
+    if (
+        isinstance(old, Authored)
+        and isinstance(new, Authored)
+        and (old.uid, old.generation) == (new.uid, new.generation)
+        and old.spec_changed not in (None, new.spec_changed)
+    ):
+        return replace(new, spec_changed=old.spec_changed)
+    return new
 
 
 def _version(record: Held | None) -> int:

@@ -20,7 +20,7 @@ from tenure.model.evaluation import Evaluation, Standing
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Secret, ServiceAccount
 from tenure.reconcile.verdicts import decision_status
-from tenure.rules.exceptions import AWAITING_APPROVAL, WAITING, active_since, is_frozen, stamp
+from tenure.rules.exceptions import AWAITING_APPROVAL, AWAITING_POLICY, WAITING, active_since, is_frozen, stamp
 from tenure.rules.governance import Installation, is_platform, terms_of
 from tenure.rules.owners import answer, vacancy
 
@@ -247,6 +247,8 @@ def _wanted(
             unheard = [consulted for consulted in standing.unheard if consulted not in standing.missing]
             decide = " ; ".join(f"`{command(verb, key)}`" for verb in (*standing.missing, *unheard))
             text += f" Decide with {decide}." if decide else " It becomes active then by itself."
+        elif standing.reason == AWAITING_POLICY:
+            text += " It goes on by itself once that is put in order."
         else:
             text += " Change its spec."
         wanted.append((ConditionType.DECISION_PENDING, Reason.AWAITING_APPROVAL, text))

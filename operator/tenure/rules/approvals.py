@@ -15,7 +15,7 @@ from typing import Final
 from tenure.api.base import format_timestamp
 from tenure.api.decision import DecisionOutcome, DecisionReason
 from tenure.api.exception import Counted
-from tenure.api.names import Verdict
+from tenure.api.names import TargetKind, Verdict
 from tenure.api.policy import ApprovalRequirement, ExceptionClassPolicy
 from tenure.model.evaluation import Decision, ExceptionRecord, Ruling
 
@@ -122,10 +122,12 @@ def stale(decision: Decision, name: str, generation: int, stamped: datetime) -> 
 def weigh(
     exception: ExceptionRecord, stamped: datetime, bounds: ExceptionClassPolicy, decisions: Iterable[Decision]
 ) -> Weighed:
-    """Weighs the decisions about the exception's uid. stamped is when the present spec was written."""
+    """Weighs the decisions about the exception's uid. stamped is when the present spec was written. One that calls it
+    by another kind had its right judged on that kind."""
     weighing = _Weighing(exception, stamped, bounds)
     for decision in sorted(decisions, key=_order):
-        weighing.take(decision)
+        if decision.spec.target.kind is TargetKind.IDENTITY_EXCEPTION:
+            weighing.take(decision)
     return weighing.weighed()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -51,6 +52,12 @@ def evaluate(facts: Facts, now: datetime) -> Evaluation:
     if facts.key.kind == "OwnedIdentity":
         return _claim(facts, now)
     return _subject(facts, now)
+
+
+def _violated(target: Facts, now: datetime) -> Evaluation:
+    """What an exception's target violates. A waiver changes nothing about that, so none is weighed: with two thousand
+    exceptions from one object, each of them would weigh all others."""
+    return evaluate(replace(target, exceptions=()), now)
 
 
 def _subject(facts: Facts, now: datetime) -> Evaluation:
@@ -119,7 +126,7 @@ def _exception(facts: Facts, now: datetime) -> Evaluation:
     found: list[Violation | None] = [reviews.overdue(facts, review, now)]
     needed, later = True, None
     if standing.phase is ExceptionPhase.EXPIRED:
-        targets = {target.key: evaluate(target, now) for target in exceptions.frozen(facts)}
+        targets = {target.key: _violated(target, now) for target in exceptions.frozen(facts)}
         found.insert(0, exceptions.lapsed(case, {key: judged.violations for key, judged in targets.items()}))
         later = _next(now, (judged.next_change for judged in targets.values()))
     elif standing.phase is ExceptionPhase.ACTIVE:
@@ -152,7 +159,7 @@ def _needed(facts: Facts, standing: Standing, now: datetime) -> tuple[bool, date
     for target in facts.targets:
         if target.record is None or not exceptions.covers(facts.exception, standing, target.key.kind, target.record):
             continue
-        judged = evaluate(target, now)
+        judged = _violated(target, now)
         if any(violation.rule in wanted for violation in judged.violations):
             return True, judged.next_change
         later.append(judged.next_change)

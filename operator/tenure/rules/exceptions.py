@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from tenure.api.base import format_duration, format_timestamp
+from tenure.api.decision import DecisionReason
 from tenure.api.exception import IdentityExceptionStatus
 from tenure.api.finding import Debt
 from tenure.api.names import ExceptionPhase, Rule, Verdict
@@ -34,6 +35,7 @@ REJECTED: Final = "Rejected"
 WITHDRAWN: Final = "Withdrawn"
 TOO_LONG: Final = "TooLong"
 TOO_MANY_RENEWALS: Final = "TooManyRenewals"
+AWAITING_POLICY: Final = "AwaitingPolicy"
 AWAITING_ON_BEHALF_OF: Final = "AwaitingOnBehalfOf"
 AWAITING_REQUESTER: Final = "AwaitingRequester"
 AWAITING_APPROVAL: Final = "AwaitingApproval"
@@ -53,8 +55,9 @@ def state(
     decisions: Iterable[Decision] = (),
     debts: Debts = _NO_DEBTS,
 ) -> Standing:
-    """Where the exception stands by its spec, the policy of its namespace (the documented defaults without one, or
-    while two conflict), the decisions about it, and what its targets' findings say of earlier waivers.
+    """Where the exception stands by its spec, the policy of its namespace (the documented defaults without one), the
+    decisions about it, and what its targets' findings say of earlier waivers. While two policies conflict, or something
+    that may count cannot be read, none becomes active but by force.
 
     What was rejected stays so until the spec changes. What became active for its present spec stays so, whatever the
     policy asks for by now: `disallowed` then says what. The longest duration, the end and the cap on renewals bind what
@@ -62,6 +65,7 @@ def state(
     spec = exception.spec
     bounds = terms_of(governance).exceptions.of(spec.class_)
     stamped = stamp(exception)
+    decisions = tuple(decisions)
     weighed = approvals.weigh(exception, stamped, bounds, decisions)
     bound = _bound(exception, bounds, stamped, debts)
     reason, failing, until = bound or _asked(exception, governance, weighed, now)
@@ -77,6 +81,8 @@ def state(
         phase, over = ExceptionPhase.PENDING, ""
     end = spec.expires_at
     bounded = _bounded(weighed, failing) if phase is ExceptionPhase.PENDING else {}
+    if governance.conflict or governance.unreadable:
+        bounded |= _open(weighed, decisions)
     needed = _needed(weighed, stamped)
     return Standing(
         phase=phase,
@@ -98,13 +104,14 @@ def state(
 
 
 def stamp(exception: ExceptionRecord) -> datetime:
-    """When the present spec was written, by the API server's stamp. The first one seen for this generation counts:
-    a manager that also owns a label moves it later with every change of that label."""
+    """When the present spec was written, by the API server's stamp. The first one seen for this generation counts, and
+    no generation is older than the one before it: a manager that also owns a label moves its time later with every
+    change of that label, and whoever may write the object may set or wipe its managedFields."""
     status = exception.status
     written = exception.spec_changed or exception.created
-    if status is None or status.observed_generation != exception.generation or status.stamped is None:
+    if status is None or status.stamped is None:
         return written
-    return min(status.stamped, written)
+    return status.stamped if status.observed_generation == exception.generation else max(status.stamped, written)
 
 
 def active_since(exception: ExceptionRecord) -> datetime | None:
@@ -114,6 +121,9 @@ def active_since(exception: ExceptionRecord) -> datetime | None:
         return None
     return status.active_since or (stamp(exception) if status.phase is ExceptionPhase.ACTIVE else None)
 
+
+_CLAUSE: Final = 256
+"""Characters of a clause that names many objects."""
 
 _Clause = tuple[str, str, datetime | None]
 """(reason, failing, when it changes by itself)"""
@@ -139,6 +149,12 @@ def _asked(exception: ExceptionRecord, governance: Governance, weighed: Weighed,
     spec = exception.spec
     if weighed.forced is not None:
         return FORCED, "", None
+    # What becomes active stays so: it must not do so by terms that are not those of the policy.
+    if governance.conflict:
+        text = f"policy: {' and '.join(governance.conflict)} have equal precedence here, so what it takes is open"
+        return AWAITING_POLICY, text[:_CLAUSE], None
+    if governance.unreadable:
+        return AWAITING_POLICY, f"policy: {', '.join(governance.unreadable)} cannot be read"[:_CLAUSE], None
     if (
         terms_of(governance).exceptions.require_on_behalf_of
         and _by_machine(spec.requested_by)
@@ -216,6 +232,19 @@ def _bounded(weighed: Weighed, failing: str) -> dict[str, Ruling]:
     if forced is None or approvals.settled(forced) is not None:
         return {}
     return {forced.name: approvals.undecided(f"Nothing was forced: {failing}.")}
+
+
+def _open(weighed: Weighed, decisions: Iterable[Decision]) -> dict[str, Ruling]:
+    """What the policy decides about a decision is not said for good while the policy is not known."""
+    new = (found.name for found in decisions if approvals.settled(found) is None)
+    rulings = {name: weighed.rulings[name] for name in new if name in weighed.rulings}
+    text = "What the policy asks for is not known: two are of equal precedence, or something here cannot be read."
+    return {name: approvals.undecided(text) for name, ruling in rulings.items() if ruling.reason in _BY_POLICY}
+
+
+_BY_POLICY: Final = frozenset(
+    {DecisionReason.APPROVED, DecisionReason.OPINION, DecisionReason.NOT_ASKED, DecisionReason.VETO_OVER}
+)
 
 
 def _by_machine(user: str | None) -> bool:

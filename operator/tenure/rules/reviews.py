@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from tenure.api.base import format_timestamp
 from tenure.api.decision import DecisionOutcome, DecisionReason
-from tenure.api.names import ExceptionPhase, Rule, Verdict
+from tenure.api.names import ExceptionPhase, Rule, TargetKind, Verdict
 from tenure.model.evaluation import Decision, Evidence, ExceptionRecord, Ruling, Standing, Violation
 from tenure.model.facts import Claim, Facts
 from tenure.rules import approvals, coverage, risk
@@ -31,7 +31,9 @@ def of_claim(case: Case) -> Review:
     """A claim is attested within its interval (its own, else the first of the policy's `reviews` for its class) from
     its last change or its last attestation on, as long as it covers something."""
     claim, facts = case.facts.claim, case.facts
-    decisions = facts.decisions.get(claim.uid, ())
+    about = facts.decisions.get(claim.uid, ())
+    # One that calls it by another kind had its right judged on that kind.
+    decisions = [found for found in about if found.spec.target.kind is TargetKind.OWNED_IDENTITY]
     rulings = {decision.name: _on_claim(claim, decision) for decision in decisions}
     counted = [found for found in decisions if rulings[found.name].outcome is DecisionOutcome.COUNTED]
     last = counted[-1] if counted else None

@@ -326,6 +326,14 @@ def test_a_claim() -> None:
     assert (record.spec_changed, record.deletion, record.finalizers) == (at(T2), at(T3), ("x/y",))
 
 
+def test_no_spec_is_older_than_its_object() -> None:
+    """Anybody who may write it may write its managedFields."""
+    forged = [wrote("kubectl", "2001-01-01T00:00:00Z", spec={"f:owner": {}})]
+    record = PROJECTIONS["OwnedIdentity"]({"metadata": own(managedFields=forged), "spec": CLAIM})
+    assert isinstance(record, Authored)
+    assert record.spec_changed == record.created
+
+
 @pytest.mark.parametrize(
     ("spec", "where"),
     [

@@ -12,12 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenure.api.decision import DecisionOutcome, DecisionReason, IdentityDecisionStatus
+from tenure.api.exception import IdentityExceptionStatus
 from tenure.api.names import ExceptionPhase
 from tenure.api.policy import ApprovalRequirement
 from tenure.model.evaluation import Standing
+from tenure.model.records import Unprocessable
 from tenure.rules import exceptions
 from tenure.rules.approvals import _Places
-from tests.unit.rules.world import DAY, NOW, World
+from tests.unit.rules.world import BEGIN, DAY, NOW, World, active
 
 HOUR = timedelta(hours=1)
 STAMP = NOW - DAY
@@ -122,6 +124,44 @@ class TestFourPatterns:
         reject = world.decision(record, "Reject", at=STAMP + 2 * HOUR)
         assert standing(world, record).phase is ExceptionPhase.WITHDRAWN
         assert ruled(world, record, reject) == (COUNTED, DecisionReason.REJECTED)
+
+
+class TestUnknownPolicy:
+    def test_none_becomes_active_by_other_terms_while_the_policys_are_unknown(self, world: World) -> None:
+        """The defaults ask for one approval, and what became active once would stay so."""
+        asking(world, BOTH)
+        unread = Unprocessable("GovernancePolicy", "", "default", "uid-p", 1, "800", "spec.new: Extra inputs")
+        rival = world.policy("rival")
+        record = world.exception()
+        world.decision(record, at=NOW - HOUR)
+        found = standing(world, record)
+        assert (found.phase, found.reason) == (ExceptionPhase.PENDING, "AwaitingPolicy")
+        assert "default and rival" in found.failing
+        world.store.remove("GovernancePolicy", "", rival.name)
+        world.put("GovernancePolicy", unread)
+        found = standing(world, record)
+        assert (found.phase, found.reason) == (ExceptionPhase.PENDING, "AwaitingPolicy")
+        assert "GovernancePolicy/default" in found.failing
+        world.decision(record, by="sam@example.com", verb="force", at=NOW - HOUR)
+        assert standing(world, record).phase is ExceptionPhase.ACTIVE
+
+    def test_what_it_does_not_ask_for_is_not_void_for_good_before_it_is_known(self, world: World) -> None:
+        asking(world, BOTH)
+        world.policy("rival")
+        record = world.exception()
+        made = world.decision(record, by="sam@example.com", verb="approve-security", at=NOW - HOUR)
+        assert ruled(world, record, made) == (UNDECIDED, None)
+        world.store.remove("GovernancePolicy", "", "rival")
+        assert ruled(world, record, made) == (COUNTED, DecisionReason.APPROVED)
+
+    def test_what_was_active_stays_so(self, world: World) -> None:
+        world.policy("default")
+        world.policy("rival")
+        record = world.exception()
+        stood = active(record)
+        kept = replace(record, status=stood, resource_version="900")
+        world.put("IdentityException", kept)
+        assert standing(world, kept).phase is ExceptionPhase.ACTIVE
 
 
 class TestForce:
@@ -244,6 +284,26 @@ class TestWhatItIsAbout:
         world.put("IdentityDecision", replace(approval, status=status, resource_version="901"))
         world.put("IdentityException", replace(record, spec_changed=NOW, resource_version="900"))
         assert standing(world, record).phase is ExceptionPhase.ACTIVE
+
+    def test_wiping_managed_fields_shortens_no_veto(self, world: World) -> None:
+        """Whoever may edit an exception may wipe or write its managedFields, and no generation tells of it."""
+        asking(world, TEAM, veto=VETO)
+        record = world.exception(created=BEGIN, spec_changed=BEGIN)
+        stood = IdentityExceptionStatus(observed_generation=1, stamped=BEGIN)
+        edited = replace(record, generation=2, spec_changed=STAMP, status=stood, resource_version="900")
+        world.put("IdentityException", edited)
+        world.decision(edited, at=STAMP + HOUR)
+        assert standing(world, edited, STAMP + 2 * HOUR).reason == "Waiting"
+        seen = stood.model_copy(update={"observed_generation": 2, "stamped": STAMP})
+        for version, forged in enumerate((None, BEGIN, BEGIN - DAY), start=901):
+            wiped = replace(edited, spec_changed=forged, resource_version=str(version))
+            world.put("IdentityException", wiped)  # before its status tells when it was written
+            assert standing(world, wiped, STAMP + 2 * HOUR).reason == "Waiting"
+            assert exceptions.stamp(replace(wiped, status=seen)) == STAMP
+        assert (
+            exceptions.stamp(replace(edited, spec_changed=None, status=stood.model_copy(update={"stamped": NOW})))
+            == NOW
+        )
 
     def test_what_is_void_never_counts_again(self, world: World) -> None:
         asking(world, TEAM)

@@ -411,3 +411,17 @@ def written(world: World, record: Any) -> Any:
     status, _ = authored_status(world.store, key_of(record), NOW, world.installation)
     version = str(int(record.resource_version) + 1000)
     return world.put("IdentityException", replace(record, status=status, resource_version=version))
+
+
+def test_what_an_exception_costs_does_not_grow_with_the_others_from_its_target(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may request may request two thousand that are over, and each change of one has all looked at again."""
+    world.token()
+    over = {"expiresAt": (NOW - DAY / 2).isoformat()}
+    records = [world.exception(f"waiver-{n}", spec=over) for n in range(5)]
+    weighed: list[str] = []
+    state = exceptions.state
+    monkeypatch.setattr(exceptions, "state", lambda record, *more: weighed.append(record.name) or state(record, *more))
+    assert rules_of(world.judge(records[0])) == ["ExceptionLapsed"]
+    assert weighed == ["waiver-0"]

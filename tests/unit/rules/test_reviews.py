@@ -57,6 +57,18 @@ class TestClaims:
         assert judged.rulings[attest.name].reason is DecisionReason.ATTESTED
         assert rules_of(judged) == []
 
+    def test_the_right_to_attest_another_kind_attests_nothing(self, world: World) -> None:
+        """Admission asked for the verb on the kind that the decision names."""
+        spec = {"reviewBy": (NOW - DAY).isoformat()}
+        claim = world.claim("same", spec=HALF_YEAR, spec_changed=NOW - 200 * DAY)
+        waiver = world.exception("same", spec=spec, spec_changed=NOW - 9 * DAY)
+        world.decision(waiver, at=NOW - 9 * DAY)
+        for about, other in ((claim, "IdentityException"), (waiver, "OwnedIdentity")):
+            world.decision(replace(about, kind=other), "Attest", at=NOW - DAY)
+            judged = world.judge(about)
+            assert judged.attested is None
+            assert rules_of(judged) == ["ReviewOverdue"]
+
     def test_one_of_an_earlier_generation_is_void(self, world: World) -> None:
         claim = world.claim(spec=HALF_YEAR, spec_changed=NOW - 200 * DAY, generation=2)
         attest = world.decision(claim, "Attest", generation=1, at=NOW - DAY)

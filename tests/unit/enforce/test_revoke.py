@@ -1,0 +1,103 @@
+"""Whether a revocation that is due is still asked for, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from tenure.api.names import Mode, OnDeadline, Risk, Rule, Verdict
+from tenure.api.quarantine import DisabledToken, QuarantineSpec, QuarantineStatus, QuarantineSubject
+from tenure.decide.terms import Terms
+from tenure.decide.wish import Wish
+from tenure.enforce import revoke
+from tenure.enforce.means import Means
+from tenure.model.keys import Key
+from tenure.model.records import Authored
+
+T0 = datetime(2026, 11, 1, 12, tzinfo=UTC)
+KEY = Key("ServiceAccount", "payments", "ci")
+TERMS = Terms(timedelta(days=1), OnDeadline.QUARANTINE, Mode.ENFORCE, "GovernancePolicy/default")
+KEEPS = Wish("unowned-1", Rule.UNOWNED, Risk.LOW, None, T0, 1, TERMS)
+REVOKES = replace(KEEPS, finding="legacy-1", rule=Rule.LEGACY_TOKEN, by_person=True, revoke=T0)
+HELD: Any = Authored(
+    kind="Quarantine",
+    namespace="payments",
+    name="q",
+    uid="uid-q",
+    generation=1,
+    resource_version="1",
+    created=T0,
+    spec=QuarantineSpec(
+        subject=QuarantineSubject(kind="ServiceAccount", name="ci", uid="uid-ci"),
+        findings=("legacy-1", "unowned-1"),
+        verdict=Verdict.REVOKE,
+        revoke_at=T0,
+        hold_after_use=timedelta(0),
+    ),
+    status=QuarantineStatus(disabled_tokens=(DisabledToken(name="ci-token", uid="uid-t", service_account="ci"),)),
+)
+
+
+class Found:
+    """What a revocation asks of Means; a stand-in because the fault is what a live read tells and no watch yet does."""
+
+    def __init__(self, live: tuple[Wish, ...]) -> None:
+        self.live = live
+        self.waiting: dict[Key, str] = {}
+        self.entered: list[str] = []
+        self.marked: list[Key] = []
+        self.engine = self.ledger = self.queue = self
+
+    def now(self) -> datetime:
+        return T0
+
+    def mark(self, key: Key) -> None:
+        self.marked.append(key)
+
+    def at(self, *_: Any) -> None: ...
+
+    def block(self, *_: Any) -> None: ...
+
+    def unblock(self, *_: Any) -> None: ...
+
+    def has_act(self, _: str) -> bool:
+        return True
+
+    def budget(self, *_: Any) -> Any:
+        return self
+
+    def free_at(self, *_: Any) -> None: ...
+
+    def subjects_in(self, _: str) -> int:
+        return 1
+
+    def fresh(self) -> str:
+        return ""
+
+    async def still_wanted(self, *_: Any) -> tuple[Wish, ...]:
+        return self.live
+
+    def act(self, entered: Any) -> None:
+        self.entered.append(entered.id)
+
+    async def flush(self) -> None: ...
+
+
+@pytest.mark.parametrize(("live", "revoked"), [((KEEPS,), False), ((KEEPS, REVOKES), True)])
+def test_what_only_wants_the_quarantine_revokes_nothing(
+    monkeypatch: pytest.MonkeyPatch, live: tuple[Wish, ...], revoked: bool
+) -> None:
+    """The finding that asked for it was excepted a second ago, and the watch has not told yet."""
+    means = Found(live)
+
+    async def nothing(*_: Any) -> None: ...
+
+    monkeypatch.setattr(revoke, "_used_until", nothing)
+    monkeypatch.setattr(revoke, "_revoke", nothing)
+    asyncio.run(revoke.when_due(cast(Means, means), KEY, HELD, (KEEPS, REVOKES)))
+    assert bool(means.entered) is revoked
+    assert bool(means.marked) is not revoked
