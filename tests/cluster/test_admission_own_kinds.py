@@ -84,8 +84,8 @@ def test_a_client_certificate_of_the_masters_is_refused_too(installed: Cluster, 
         ("identityowners", owner("status-owner")),
         ("governancepolicies", policy("status-policy")),
         ("ownedidentities", claim("")),
-        ("identityexceptions", exception("")),
-        ("identitydecisions", decision("")),
+        ("identityexceptions", exception("", requestedBy="root")),
+        ("identitydecisions", decision("", by="root")),
         ("quarantines", quarantine("", finalizer=False)),
     ],
 )
@@ -94,7 +94,7 @@ def test_every_status_is_the_operators(installed: Cluster, rights: str, resource
     where = rights if namespaced else None
     made = {**manifest, "metadata": {**manifest["metadata"], **({"namespace": rights} if namespaced else {})}}
     name = made["metadata"]["name"]
-    installed.create(made, **({"user": OPERATOR} if resource == "quarantines" else {}))
+    installed.create(made, **({"user": OPERATOR} if resource == "quarantines" else MASTERS))
     try:
         for by in ({"user": JANE}, MASTERS) if namespaced else (MASTERS,):
             with pytest.raises(ApiError, match=f"only the operator of Tenure .* writes {resource}/status"):
@@ -109,6 +109,50 @@ def test_every_status_is_the_operators(installed: Cluster, rights: str, resource
         assert stored["status"] == {"observedGeneration": -1}
     finally:
         installed.delete(resource, name, where, **({"user": OPERATOR} if resource == "identitydecisions" else {}))
+
+
+def test_every_version_of_every_kind_is_covered(installed: Cluster, rights: str) -> None:
+    """As the API server serves them, and whatever comes later: what the operator writes nobody else writes."""
+    made: dict[str, Json] = {
+        "identityowners": owner("every-version"),
+        "governancepolicies": policy("every-version"),
+        "ownedidentities": claim(rights),
+        "identityexceptions": exception(rights, requestedBy="root"),
+        "identitydecisions": decision(rights, by="root"),
+        "identityfindings": finding(rights),
+        "quarantines": quarantine(rights, finalizer=False),
+        "quarantineguards": guard(rights, secrets={}),
+    }
+    served = [
+        (found["spec"]["names"]["plural"], version)
+        for found in installed.list("customresourcedefinitions")
+        if found["spec"]["group"] == "tenure.dev"
+        for version in found["spec"]["versions"]
+        if version["served"]
+    ]
+    assert {plural for plural, _ in served} == made.keys()
+    operators = ("identityfindings", "quarantines", "quarantineguards")
+    for plural, manifest in made.items():
+        installed.create(manifest, **({"user": OPERATOR} if plural in operators else MASTERS))
+    try:
+        for plural, version in served:
+            namespace = made[plural]["metadata"].get("namespace")
+            path = installed.path(plural, made[plural]["metadata"]["name"], namespace)
+            path = path.replace("/v1alpha1/", f"/{version['name']}/")
+            attempts: list[tuple[str, Json]] = []
+            if "status" in version.get("subresources", {}):
+                attempts.append((f"{path}/status", {"status": {"observedGeneration": 7}}))
+            if plural in operators:
+                attempts.append((path, {"metadata": {"labels": {"a": "b"}}}))
+            assert attempts, plural
+            for where, body in attempts:
+                status, answer = installed.request(
+                    "PATCH", where, body, content_type="application/merge-patch+json", **MASTERS
+                )
+                assert (status, "operator of Tenure" in answer["message"]) == (403, True), (where, answer)
+    finally:
+        for plural in ("identityowners", "governancepolicies"):
+            installed.delete(plural, "every-version")
 
 
 def test_quarantines_are_created_by_the_operator_alone(installed: Cluster, releaser: str) -> None:

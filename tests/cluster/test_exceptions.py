@@ -266,6 +266,36 @@ def test_who_is_consulted_is_heard_or_waited_for(governed: Cluster, place: str, 
     wait_status(governed, asked, phase="Active")
 
 
+def test_a_consultation_that_nobody_answers_ends_with_its_wait(governed: Cluster, place: str, token: str) -> None:
+    asking(governed, place, TEAM, consult=[{"verb": "consult", "wait": "5s"}])
+    asked = ask(governed, place)
+    decide(governed, asked, "Approve", BOB)
+    active = wait_status(governed, asked, phase="Active", reason="Approved")
+    assert instant(active["activeSince"]) == instant(asked["metadata"]["creationTimestamp"]) + timedelta(seconds=5)
+
+
+def test_a_pipeline_says_for_whom_it_asks_and_that_person_does_not_approve(
+    governed: Cluster, place: str, token: str
+) -> None:
+    classes = [{"class": "Migration", "approvals": TEAM}]
+    asking(governed, place, TEAM, spec={"exceptions": {"classes": classes, "requireOnBehalfOf": True}})
+    governed.create(scenario.service_account(place, "pipeline"))
+    user = f"system:serviceaccount:{place}:pipeline"
+    grant(governed, place, user, ["create", "get", "patch"], ["identityexceptions"])
+    bearer = governed.token(place, "pipeline")
+    made = scenario.exception(place, "Secret", token, "LegacyToken", requestedBy=user)
+    asked = governed.create(made, token=bearer)
+    pending = wait_status(governed, asked, phase="Pending", reason="AwaitingOnBehalfOf")
+    assert pending["failing"].startswith("onBehalfOf: ")
+    asked = governed.patch("identityexceptions", "exception", {"spec": {"onBehalfOf": ANN}}, place, token=bearer)
+    wait_status(governed, asked, phase="Pending", reason="AwaitingApproval")
+    own = attempt(governed, asked, "Approve", ANN)
+    if own is not None:
+        wait_status(governed, own, outcome="Void", reason="OwnRequest")
+    decide(governed, asked, "Approve", BOB)
+    wait_status(governed, asked, phase="Active")
+
+
 # --- what was approved is what is waived
 
 
@@ -333,6 +363,34 @@ def test_nobody_approves_what_they_requested(governed: Cluster, place: str, toke
         if own is not None:
             wait_status(governed, own, outcome="Void", reason="OwnRequest")
     assert wait_status(governed, asked, phase="Pending")["failing"].startswith("approvals: approve 0 of 1")
+
+
+def test_the_operator_judges_what_admission_could_not_know(governed: Cluster, running: Operator, place: str) -> None:
+    """While it is down admission knows the state that it was told last. Who edits then, and who approves what is no
+    longer so, is told when it is back."""
+    asking(governed, place, TEAM)
+    grant(governed, place, BOB, ["get", "patch"], ["identityexceptions"])
+    stale, own = ask(governed, place, "stale"), ask(governed, place, "own")
+    for asked in (stale, own):
+        wait_status(governed, asked, phase="Pending")
+
+    def known() -> bool:
+        guard = governed.get("quarantineguards", "decisions", place) or {}
+        return {"stale", "own"} <= guard.get("spec", {}).get("exceptions", {}).keys()
+
+    eventually(known, what="admission knows of both")
+    running.kill()
+    governed.patch("identityexceptions", "stale", {"spec": {"justification": "more"}}, place, user=ALICE)
+    change = {"spec": {"justification": "mine", "requestedBy": BOB}}
+    edited = governed.patch("identityexceptions", "own", change, place, user=BOB)
+    late, self_made = decide(governed, stale, "Approve", BOB), decide(governed, edited, "Approve", BOB)
+    running.start().wait_ready()
+    wait_status(governed, late, outcome="Void", reason="StaleTarget")
+    wait_status(governed, self_made, outcome="Void", reason="OwnRequest")
+    for name in ("stale", "own"):
+        found = governed.get("identityexceptions", name, place)
+        assert found is not None
+        assert wait_status(governed, found, phase="Pending")["failing"].startswith("approvals: approve 0 of 1")
 
 
 ROUNDS, AT_ONCE = 50, 20
