@@ -155,14 +155,16 @@ def settle(weighed: Weighed, rulings: dict[str, Ruling], *, over: str, since: da
             text = f"It fills no place so far ({weighed.tally}): one person fills one place. Others must use "
             found[decision.name] = undecided(f"{text}{', '.join(weighed.missing)}.")
     for decision in weighed.attests:
-        found[decision.name] = _attestation(decision, over, since)
+        found[decision.name] = _attestation(decision, weighed.forced, over, since)
     return found
 
 
-def _attestation(decision: Decision, over: str, since: datetime | None) -> Ruling:
+def _attestation(decision: Decision, forced: Decision | None, over: str, since: datetime | None) -> Ruling:
     held = settled(decision)
     if held is not None:
         return held
+    if forced is not None and decision.spec.by == forced.spec.by:
+        return void(DecisionReason.OWN_REQUEST, f"{decision.spec.by} forced it: somebody else has to review that.")
     if since is not None and decision.created >= since:
         return counts(DecisionReason.ATTESTED, "Attested: the present spec was looked at, and goes on.")
     if since is not None:

@@ -188,6 +188,17 @@ class TestForce:
         world.decision(short, by="sam@example.com", verb="force", at=NOW - HOUR)
         assert standing(world, short).phase is ExceptionPhase.EXPIRED
 
+    def test_who_forced_it_does_not_review_that(self, world: World) -> None:
+        asking(world, TEAM)
+        record = world.exception()
+        world.decision(record, by="sam@example.com", verb="force", at=STAMP + HOUR)
+        own = world.decision(record, "Attest", "sam@example.com", at=STAMP + 2 * HOUR)
+        assert ruled(world, record, own) == (VOID, DecisionReason.OWN_REQUEST)
+        assert world.judge(record).review_due is not None
+        team = world.decision(record, "Attest", "ann@example.com", at=STAMP + 3 * HOUR)
+        assert ruled(world, record, team) == (COUNTED, DecisionReason.ATTESTED)
+        assert world.judge(record).review_due is None
+
     def test_a_decision_that_nobody_knows_the_author_of_forces_nothing(self, world: World) -> None:
         asking(world, TEAM)
         record = world.exception()
