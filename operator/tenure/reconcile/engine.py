@@ -317,6 +317,8 @@ class Engine:
         blocked = self.enforcement.blocked(key) if self.enforcement else ""
         judgement = self.judge.judge(key, now, blocked)
         self._tallies.subject(judgement.evaluation)
+        if not judgement.evaluation.exists and key.namespace in self._suppressed:
+            self._suppressed[key.namespace].discard(key)  # what is gone waits for no place
         namespace = self.store.namespaces.get(key.namespace)
         leaving = namespace is None or namespace.deleting
         for moved in judgement.findings:
