@@ -45,6 +45,7 @@ from tests.support.sweep import name_of
 When = Literal["before", "after"]
 FULL = os.environ.get("SWEEP") == "full"
 RECOVERY = 60.0  # seconds; one is usual, the rest is for a busy machine
+POLL = 0.3  # seconds; many namespaces are waited for at once, and the operator needs the processor
 
 LATER = "90d"
 
@@ -79,7 +80,7 @@ def identity(ground: Ground, namespace: str, tokens: tuple[str, ...]) -> None:
     def known() -> bool:
         return ground.proxy.stopped.is_set() or finding_of(ground.cluster, namespace, "Unowned", "ci") is not None
 
-    eventually(known, 60, what=f"a finding on ServiceAccount {namespace}/ci")
+    eventually(known, 60, POLL, what=f"a finding on ServiceAccount {namespace}/ci")
     for token in tokens:
         ground.cluster.create(token_secret(namespace, token, "ci"))
 
@@ -272,7 +273,7 @@ class Sweep:
             labels = {"path": path.title, **({"hold": "yes"} if path.held else {})}
             namespace = self.cluster.namespace(path.title, labels=labels)
             path.prepare(self.ground, namespace)
-            eventually(lambda: path.ready(self.ground, namespace), 120, 0.2, what=f"{namespace} ready")
+            eventually(lambda: path.ready(self.ground, namespace), 120, POLL, what=f"{namespace} ready")
             if path.hold:
                 self.cluster.patch("namespaces", namespace, {"metadata": {"labels": {"hold": "yes"}}})
             return namespace
@@ -287,7 +288,7 @@ class Sweep:
         count = first
         while True:
             yield from self.namespaces(path, count)
-            count = 8
+            count = 3
 
     def undisturbed(self, path: Path) -> tuple[Json, list[str]]:
         """Runs the path in peace: the state it ends in, and its writes by name."""
@@ -392,8 +393,9 @@ class Sweep:
     def converged(self, namespace: str, expected: Json, where: str) -> None:
         """Waits until the namespace is in the state of an undisturbed run."""
         deadline = time.monotonic() + RECOVERY
+        self.operator.wait_ready()
         while True:
-            self.ground.settle(0.1)
+            self.ground.settle(0.15)
             lines = difference(expected, snapshot(self.cluster, namespace))
             if not lines:
                 return
