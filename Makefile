@@ -26,6 +26,7 @@ CLUSTER_ARGS := $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(CONTEXT),--context=
 # Cluster tests wait more than they compute: on our own control planes files run side by side, each worker with its own.
 WORKERS ?= $(if $(CLUSTER),0,2)
 PARALLEL := -n $(WORKERS) --dist loadfile
+SLOWEST := --durations=15
 
 # Unset leaves the opt-in right to change bindings as it is; 1 gives it, 0 takes it away. DECIDERS likewise, empty for nobody.
 INSTALL_ENV := KUBECTL="$(KUBECTL)" $(if $(ENTITLEMENTS),ENTITLEMENTS=$(ENTITLEMENTS)) \
@@ -87,13 +88,17 @@ DECIDING := $(addprefix tests/cluster/test_,$(addsuffix .py,admission_claims adm
 .PHONY: test
 test: lint test-unit test-cluster $(if $(CLUSTER),,test-oldest) ## lint, unit tests, cluster tests
 
+.PHONY: test-long
+test-long: export SWEEP := full
+test-long: test ## the same with the full sweeps: a crash before and after every write, every fault at every write
+
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests without a cluster
-	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/unit -n 2 $(PYTEST_ARGS)
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real API server (CLUSTER=kind, or CLUSTER=current CONTEXT=name)
-	$(BIN)/python -m pytest tests/cluster $(PARALLEL) $(CLUSTER_ARGS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/cluster $(PARALLEL) $(SLOWEST) $(CLUSTER_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-oldest
 test-oldest: $(STAMP) ## tests of deciding on the oldest Kubernetes that is supported

@@ -19,15 +19,14 @@ die() { printf 'tenure: %s\n' "$*" >&2; exit 1; }
 # that list by name, so that an upgrade could end in another order than the file's, and be refused. A controller writes their
 # status at any time, which makes a replacement collide.
 replace() {
-  local file answer
-  for file in "$@"; do
-    "${kubectl[@]}" create -f "$file" >/dev/null 2>&1 && continue
-    until answer=$("${kubectl[@]}" replace -f "$file" 2>&1); do
-      [[ $answer == *"object has been modified"* ]] || die "$answer"
-    done
+  local answer left
+  "${kubectl[@]}" create "${@/#/--filename=}" >/dev/null 2>&1 && return
+  until answer=$("${kubectl[@]}" replace "${@/#/--filename=}" 2>&1); do
+    left=$(grep -v -e ' replaced$' -e 'object has been modified' <<<"$answer") || continue
+    die "$left"
   done
 }
-apply() { "${kubectl[@]}" apply --server-side --force-conflicts --field-manager=tenure-install -f "$@" >/dev/null; }
+apply() { "${kubectl[@]}" apply --server-side --force-conflicts --field-manager=tenure-install "${@/#/--filename=}" >/dev/null; }
 
 "${kubectl[@]}" version >/dev/null 2>&1 || die "no API server answers: $("${kubectl[@]}" version 2>&1 | tail -n 1)"
 
@@ -43,31 +42,34 @@ account='system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+'
 [[ ,$deciders, != *,system:serviceaccount:tenure-system:tenure,* ]] ||
   die "DECIDERS: the operator of Tenure carries decisions out and makes none; leave it out"
 
-# A CRD that is still being deleted (with its objects) would take the new one with it.
+# What is still being deleted (a CRD with its objects) would take the new one with it.
+ours=(namespace/tenure-system)
 for file in "$crds"/*.yaml; do
-  name=$(basename "$file" .yaml)
-  if [[ -n $("${kubectl[@]}" get crd "$name" --ignore-not-found -o 'jsonpath={.metadata.deletionTimestamp}') ]]; then
-    say "waiting for the end of the CRD $name, which is being deleted"
-    "${kubectl[@]}" wait --for=delete "crd/$name" --timeout="${timeout}s" >/dev/null ||
-      die "the CRD $name is stuck in its deletion: run uninstall.sh first"
-  fi
+  ours+=("customresourcedefinition/$(basename "$file" .yaml)")
 done
-if [[ -n $("${kubectl[@]}" get namespace tenure-system --ignore-not-found -o 'jsonpath={.metadata.deletionTimestamp}') ]]; then
-  say "waiting for the end of the namespace tenure-system, which is being deleted"
-  "${kubectl[@]}" wait --for=delete namespace/tenure-system --timeout="${timeout}s" >/dev/null ||
-    die "the namespace tenure-system is stuck in its deletion: run uninstall.sh first"
-fi
+leaving=$("${kubectl[@]}" get "${ours[@]}" --ignore-not-found \
+  -o 'jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.kind} {.metadata.name}{"\n"}{end}')
+while read -r kind name; do
+  [[ -n $kind ]] || continue
+  case $kind in
+  Namespace) what="the namespace $name" ;;
+  *) what="the CRD $name" ;;
+  esac
+  say "waiting for the end of $what, which is being deleted"
+  "${kubectl[@]}" wait --for=delete "$kind/$name" --timeout="${timeout}s" >/dev/null </dev/null ||
+    die "$what is stuck in its deletion: run uninstall.sh first"
+done <<<"$leaving"
 
 say "custom resource definitions"
 apply "$crds"
 "${kubectl[@]}" wait --for=condition=Established --timeout="${timeout}s" -f "$crds" >/dev/null
 
-# A policy is enforced once this dry run, given as JSON, is refused in its name. Asked several times in a row, because there may
-# be several API servers behind the address, and each compiles policies on a loop of its own.
+# A policy is enforced once this dry run of a creation (its path, and JSON) is refused in its name. Asked several times in a row,
+# because there may be several API servers behind the address, and each compiles policies on a loop of its own.
 await_refusal() {
-  local policy=$1 object=$2 answer refused=0 deadline=$((SECONDS + timeout))
+  local policy=$1 path=$2 object=$3 answer refused=0 deadline=$((SECONDS + timeout))
   while ((refused < 3)); do
-    answer=$("${kubectl[@]}" create --dry-run=server -f - <<<"$object" 2>&1) || true
+    answer=$("${kubectl[@]}" create --raw "$path?dryRun=All" -f - <<<"$object" 2>&1) || true
     if [[ $answer == *"'$policy'"*"denied request"* ]]; then
       refused=$((refused + 1))
     else
@@ -79,6 +81,7 @@ await_refusal() {
 }
 
 apply "$here/00-namespace.yaml"
+own=/apis/tenure.dev/v1alpha1/namespaces/tenure-system
 
 # Stamps come first: before them nobody could write an exception without naming himself. They are in force once a dry run comes
 # back with its author in it.
@@ -93,8 +96,8 @@ if [[ $served == *'"mutatingadmissionpolicies"'* ]]; then
 "justification":"install-probe","expiresAt":"2999-01-01T00:00:00Z","requestedBy":"install-probe"}}'
   seen=0 deadline=$((SECONDS + timeout))
   while ((seen < 3)); do
-    if answer=$("${kubectl[@]}" create --dry-run=server -o 'jsonpath={.spec.requestedBy}' -f - <<<"$probe" 2>&1) &&
-      [[ $answer != install-probe ]]; then
+    if answer=$("${kubectl[@]}" create --raw "$own/identityexceptions?dryRun=All" -f - <<<"$probe" 2>&1) &&
+      [[ $answer == *'"requestedBy":"'* && $answer != *'"requestedBy":"install-probe"'* ]]; then
       seen=$((seen + 1))
     else
       seen=0
@@ -114,20 +117,19 @@ for file in "$here"/[1-5]*.yaml; do
     -e "/name: stamped/{n;s|false|$stamped|;}" "$file" >"$rendered/$(basename "$file")"
 done
 replace "$rendered"/*.yaml
-await_refusal tenure-own-kinds '{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding",
+await_refusal tenure-own-kinds "$own/identityfindings" '{"apiVersion":"tenure.dev/v1alpha1","kind":"IdentityFinding",
 "metadata":{"name":"install-probe","namespace":"tenure-system"},
 "spec":{"rule":"Unowned","subject":{"kind":"ServiceAccount","name":"install-probe"}}}'
 
 # Rights come after what holds them is in force.
 say "the operator's rights"
-for file in "$here"/[6-9]*.yaml; do
-  apply "$file"
-done
+apply "$here"/[6-9]*.yaml
 case ${ENTITLEMENTS:-} in
 1)
   say "the right to change bindings (ENTITLEMENTS=1)"
   replace "$here/entitlements-limits.yaml"
-  await_refusal tenure-own-removed-subjects '{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",
+  bindings=/apis/rbac.authorization.k8s.io/v1/namespaces/tenure-system/rolebindings
+  await_refusal tenure-own-removed-subjects "$bindings" '{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",
 "metadata":{"name":"install-probe","namespace":"tenure-system","annotations":{"tenure.dev/removed-subjects":"User:install-probe"}},
 "roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}}'
   apply "$here/entitlements.yaml"

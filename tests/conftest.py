@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.forked import ForkedOperator, ForkServer
 from tests.support.operator import Operator
 from tests.support.proxy import FaultProxy
 
@@ -149,8 +150,15 @@ def proxy(cluster: Cluster) -> Iterator[FaultProxy]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """What starts operators quickly, for all tests of this session."""
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture
-def operator(tmp_path: Path) -> Iterator[Callable[..., Operator]]:
+def operator(tmp_path: Path, fork_server: ForkServer) -> Iterator[Callable[..., Operator]]:
     """Makes operators that end with the test: `operator(kubeconfig, arguments=[…])`, started and ready."""
     with ExitStack() as stack:
         made = 0
@@ -159,6 +167,7 @@ def operator(tmp_path: Path) -> Iterator[Callable[..., Operator]]:
             nonlocal made
             made += 1
             directory = tmp_path / f"operator-{made}"
-            return stack.enter_context(Operator(kubeconfig, directory=directory, wait=wait, **options))
+            started = ForkedOperator(kubeconfig, server=fork_server, directory=directory, wait=wait, **options)
+            return stack.enter_context(started)
 
         yield make

@@ -445,10 +445,9 @@ def wait_served(cluster: Cluster, found: Json, plural: str, changed: Callable[[J
     eventually(shown, what=f"{plural} {name} of another version")
 
 
-def put_back(cluster: Cluster, name: str) -> None:
-    cluster.kubectl(
-        "apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds" / f"{name}.tenure.dev.yaml")
-    )
+def put_back(cluster: Cluster, *names: str) -> None:
+    files = [f"--filename={REPOSITORY / 'crds' / f'{name}.tenure.dev.yaml'}" for name in names]
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", *files)
 
 
 def unknown_field(schema: Json) -> None:
@@ -471,18 +470,26 @@ def without(*path: str) -> Change:
     return change
 
 
+@pytest.fixture(scope="module")
+def altered() -> Iterator[Cluster]:
+    """A cluster beside the session's, whose CRDs may be changed; each test leaves them as they are installed."""
+    with Cluster.local() as cluster:
+        cluster.install()
+        yield cluster
+
+
 @pytest.fixture
-def own(
-    fresh_cluster: Callable[..., Cluster], operator: Callable[..., Operator]
-) -> Iterator[tuple[Cluster, Operator, str]]:
-    """A cluster of this test alone, its operator, and a namespace there with a policy that quarantines after a while
-    what nobody owns."""
-    cluster = fresh_cluster(installed=True)
-    place = cluster.namespace("place")
-    cluster.create(owner("payments"))
-    cluster.create(policy("quarantine", deadline("Unowned", within="3s")))
-    started = operator(cluster.kubeconfig)
-    yield cluster, started, place
+def own(altered: Cluster, operator: Callable[..., Operator]) -> Iterator[tuple[Cluster, Operator, str]]:
+    """That cluster, an operator there, and a namespace whose policy quarantines after a while what nobody owns."""
+    place = altered.namespace("place")
+    altered.patch("namespaces", place, {"metadata": {"labels": {"test": place}}})
+    altered.apply(owner("payments"))
+    altered.create(policy("quarantine", deadline("Unowned", within="3s"), labels={"test": place}))
+    started = operator(altered.kubeconfig)
+    yield altered, started, place
+    put_back(altered, "governancepolicies", "identityfindings", "ownedidentities", "quarantines")
+    altered.delete("governancepolicies", "quarantine")
+    altered.delete_namespace(place)
     started.check()
     assert "Traceback" not in started.logs()
 
@@ -569,8 +576,7 @@ def test_a_finding_and_a_quarantine_this_version_cannot_read_are_left_as_they_ar
         cluster.token(place, "ci")
     assert switched_off(cluster, place, "ci-token")
     cluster.delete("ownedidentities", "claim", place)
-    put_back(cluster, "identityfindings")
-    put_back(cluster, "quarantines")
+    put_back(cluster, "identityfindings", "quarantines")
     wait_served(cluster, first, "identityfindings", lambda spec: spec == first["spec"])
     wait_served(cluster, quarantine, "quarantines", lambda spec: spec == quarantine["spec"])
     operator.restart()

@@ -255,7 +255,9 @@ async def test_a_missing_right_is_named_and_found_again(
             await until(lambda: informers.failing)
             text = f"list secrets in {namespace}: forbidden: the right list on secrets is missing"
             assert informers.failing == {"Secret": text}
-            assert informers.unsynced == ("Secret",)
+            await until(
+                lambda: informers.unsynced == ("Secret",)
+            )  # a list counts when it is complete, after its objects
             assert informers.last_sync["Secret"] is None
             await until(lambda: warnings() == [text])  # at its second failure; the further ones add nothing
             listed = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]

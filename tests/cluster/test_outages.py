@@ -185,6 +185,8 @@ def test_one_missing_right_to_read_is_named_once_and_keeps_it_from_being_ready(
         started.wait_log("missing right: list secrets (needed for the inventory)")
         not_ready(started, "not synced: Secret (list secrets: forbidden: the right list on secrets is missing)")
         assert len(lines(started, "missing right: ")) == 1
+        # It says so when it failed twice, and only what it said it takes back.
+        started.wait_log("list secrets: forbidden: the right list on secrets is missing")
         shared.create(scenario.service_account(place, "ci"))
         assert started.metrics().value("tenure_inventory_sources", state="Missing") == 1
         assert finding_of(shared, place, "Unowned", "ci") is None, "half an inventory judges nobody"
