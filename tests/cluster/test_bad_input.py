@@ -489,6 +489,7 @@ def own(altered: Cluster, operator: Callable[..., Operator]) -> Iterator[tuple[C
     yield altered, started, place
     put_back(altered, "governancepolicies", "identityfindings", "ownedidentities", "quarantines")
     altered.delete("governancepolicies", "quarantine")
+    altered.request("DELETE", altered.path("ownedidentities", namespace=place))  # at once: nobody reads them again
     altered.delete_namespace(place)
     started.check()
     assert "Traceback" not in started.logs()

@@ -90,10 +90,19 @@ def instant(text: str) -> datetime:
 
 
 def back(control_plane: ControlPlane, component: Component) -> None:
-    """Starts what was killed. The controllers' own patience with an outage is not the subject: they start anew."""
+    """Starts what was killed. The controllers' own patience with an outage is not the subject: they start anew. Nor is
+    that an API server refuses claims until it has found the kind of its policy's parameters again."""
     control_plane.start_component(component)
     control_plane.wait_ready()
     control_plane.restart("kube-controller-manager")
+    path = "/apis/tenure.dev/v1alpha1/namespaces/default/ownedidentities?dryRun=All"
+
+    def configured() -> bool:
+        _, answer = control_plane.rest.request("POST", path, claim("default"))
+        assert "failed to configure policy" not in str(answer), answer
+        return True
+
+    eventually(configured, PATIENCE)
 
 
 def sources(operator: Operator, state: str) -> bool:
