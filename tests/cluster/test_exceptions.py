@@ -6,12 +6,15 @@ may refuse and the operator voids is tested for its effect alone. Deadlines are 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ import pytest
 from tests.cluster.tenure_objects import grant, owner
 from tests.cluster.test_commands import tenure
 from tests.support import scenario
-from tests.support.cluster import ApiError, Cluster, eventually
+from tests.support.cluster import REPOSITORY, ApiError, Cluster, eventually, kubectl_binary
 from tests.support.operator import Operator
 from tests.support.scenario import OPERATOR, claim, deadline, finding_of, phase_of, policy
 
@@ -701,7 +704,9 @@ def test_the_guard_on_decisions_follows_and_comes_back(governed: Cluster, place:
 # --- reviews
 
 
-def test_a_missed_review_of_a_claim_is_a_finding_until_somebody_attests(governed: Cluster, place: str) -> None:
+def test_a_missed_review_of_a_claim_is_a_finding_until_somebody_attests(
+    governed: Cluster, running: Operator, place: str
+) -> None:
     asking(governed, place, TEAM, spec={"deadlines": [deadline("ReviewOverdue", within="2h", action="Nothing")]})
     governed.create(scenario.service_account(place, "ci"))
     made = governed.create(claim(place, "team", review={"interval": "6s"}))
@@ -711,6 +716,7 @@ def test_a_missed_review_of_a_claim_is_a_finding_until_somebody_attests(governed
     found = finding_of(governed, place, "ReviewOverdue", "claim")
     assert found is not None
     assert (found["status"]["risk"]["level"], found["status"]["onDeadline"]) == ("Low", "Nothing")
+    eventually(lambda: running.metrics().value("tenure_reviews", state="Overdue") >= 1, what="it is counted")
     asked = instant(found["status"]["due"]) - instant(found["status"]["detected"])
     assert timedelta(0) <= asked - timedelta(hours=2) <= timedelta(seconds=1), "the policy's entry for that rule"
     pending = condition(wait_status(governed, made, accountable="team"), "DecisionPending")
@@ -798,3 +804,27 @@ def test_the_commands_in_conditions_decide(governed: Cluster, place: str, token:
         if kind == "identityexceptions":  # so that there is something to quarantine
             governed.delete("identityexceptions", name, place, user=ALICE)
             eventually(lambda: phase_of(governed, place, "LegacyToken", token) == "Open", what="the finding is back")
+
+
+def test_the_documented_way_with_kubectl_decides(governed: Cluster, place: str, token: str) -> None:
+    """The block of docs/decision-rights.md as it stands there, but for the namespace."""
+    asking(governed, place, TEAM)
+    grant(governed, place, BOB, ["get", "list"], ["identityexceptions", "identitydecisions"])
+    asked = ask(governed, place, "ci-token")
+    wait_status(governed, asked, phase="Pending")
+    text = (REPOSITORY / "docs" / "decision-rights.md").read_text()
+    [block] = [found for found in re.findall(r"```sh\n(.*?)```", text, re.S) if "kubectl create -f -" in found]
+    path = os.pathsep.join([str(Path(kubectl_binary()).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euc", re.sub(r"\bpayments\b", place, block)],
+        env={**os.environ, "KUBECONFIG": str(governed.user(BOB)), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    wait_status(governed, asked, phase="Active", reason="Approved")
+    [made] = governed.list("identitydecisions", place)
+    assert made["metadata"]["name"] in done.stdout
+    assert made["spec"]["by"] == BOB

@@ -134,6 +134,34 @@ def test_a_lost_owner_is_succeeded_by_its_backup_and_everybody_sees_since_when(
         eventually(lambda name=name: phase_of(installed, place, "OwnerVacant", name) == "Resolved", what="it is back")  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("how", ["missing", "a cycle of backups", "a cycle of escalations"])
+def test_whoever_cannot_answer_leaves_a_finding_on_the_claim(
+    installed: Cluster, place: str, team: str, how: str
+) -> None:
+    stands_in, named, reason = f"{team}-backup", team, "OwnerCyclic"
+    if how == "missing":
+        named, reason = f"{team}-gone", "OwnerMissing"
+    elif how == "a cycle of backups":
+        installed.patch("identityowners", stands_in, {"spec": {"backup": team}})
+    else:
+        ladder = [{"after": "50%", "to": stands_in}]
+        installed.patch("identityowners", team, {"spec": {"backup": None, "escalation": ladder}})
+        installed.patch("identityowners", stands_in, {"spec": {"escalation": [{"after": "50%", "to": team}]}})
+    installed.create(scenario.service_account(place, "ci"))
+    installed.create(claim(place, named))
+    found = eventually(lambda: finding_of(installed, place, "OwnerVacant", "claim"), what="OwnerVacant")
+    assert (found["status"]["phase"], found["status"]["onDeadline"]) == ("Open", "Nothing")
+
+    def vacant() -> Json:
+        conditions = (installed.get("ownedidentities", "claim", place) or {}).get("status", {}).get("conditions", ())
+        return next((said for said in conditions if said["type"] == "Vacant"), {})
+
+    said = eventually(vacant, what="the claim says so")
+    assert said["reason"] == reason
+    assert named in said["message"]
+    assert phase_of(installed, place, "Unowned", "ci") in ("", "Resolved"), "it stays declared"
+
+
 def test_a_label_on_the_object_tells_and_resolves_nothing(installed: Cluster, place: str, team: str) -> None:
     """Whoever may write a ServiceAccount may label it, and silences nothing with it, unless the policy says so."""
     grant(installed, place, "eve", ["create", "get", "patch"], ["serviceaccounts"], groups=("",))
