@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.audit import violations
 from tests.support.cluster import ApiError, Cluster, eventually
-from tests.support.crash import FULL
+from tests.support.crash import FULL, account_with_tokens
 from tests.support.ground import Ground, ground, of_namespace
 from tests.support.proxy import CONFLICT, SERVER_ERROR, TOO_MANY_REQUESTS, Fault, LoseAnswer, Request, Write
 from tests.support.rest import Json
@@ -115,7 +115,7 @@ def test_a_write_that_fails_once_is_made_again_whichever_it_is(here: Ground) -> 
     other ways; with SWEEP=full in each of them."""
     calm = place(here, "now", "calm")
     here.proxy.reset()
-    identity(here.cluster, calm, "ci", ["ci-a", "ci-b"])
+    account_with_tokens(here, calm)
     quarantined(here, calm)
     here.settle(match=of_namespace(calm))
     expected = snapshot(here.cluster, calm)
@@ -126,7 +126,7 @@ def test_a_write_that_fails_once_is_made_again_whichever_it_is(here: Ground) -> 
         name, kind = case
         namespace = place(here, "now", kind)
         fault = here.proxy.fault(named(name, namespace), FAULTS[kind])
-        identity(here.cluster, namespace, "ci", ["ci-a", "ci-b"])
+        account_with_tokens(here, namespace)
         return name, kind, namespace, fault
 
     refusals = [kind for kind in FAULTS if kind != "lost-answer"]
@@ -167,7 +167,7 @@ def test_one_subject_that_cannot_be_quarantined_holds_up_no_other(here: Ground) 
         lambda request: request.title == "apply quarantines" and request.namespace == stuck, SERVER_ERROR, times=None
     )
     identity(here.cluster, stuck, "ci")
-    fault.wait(7)  # its pauses have grown beyond ten seconds
+    fault.wait(7, LONG)  # its pauses have grown beyond ten seconds
     identity(here.cluster, free, "ci")
     quarantined(here, free)
     status = status_of(here, free)
