@@ -66,11 +66,16 @@ def settled(cluster: Cluster, place: str) -> Json:
 
 @pytest.mark.parametrize("years", [3, -3])
 def test_a_machine_whose_clock_is_wrong_by_years_keeps_every_date(
-    installed: Cluster, operator: Callable[..., Operator], place: str, tmp_path: Path, years: int
+    installed: Cluster, place: str, tmp_path: Path, years: int
 ) -> None:
+    """In a process of its own: a forked one has read its clock before."""
     wrong = timedelta(days=365 * years)
     (tmp_path / "sitecustomize.py").write_text(WRONG_CLOCK.format(seconds=wrong.total_seconds()))
-    running = operator(installed.kubeconfig, environment={"PYTHONPATH": str(tmp_path)})
+    with Operator(installed.kubeconfig, environment={"PYTHONPATH": str(tmp_path)}) as running:
+        keeps_every_date(running, installed, place, wrong)
+
+
+def keeps_every_date(running: Operator, installed: Cluster, place: str, wrong: timedelta) -> None:
     assert str((datetime.now(UTC) + wrong).year) in running.logs(), "its clock is wrong"
     found = settled(installed, place)
     assert abs(datetime.fromisoformat(found["detected"]) - datetime.now(UTC)) < timedelta(minutes=5)

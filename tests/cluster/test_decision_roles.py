@@ -366,7 +366,9 @@ def test_the_team_decides_and_security_may_veto(pattern: Callable[[str], Pattern
     assert team.phase("app") == "Open", "not before the day is over"
     team.decide(asked, "reject-security", SECURITY)
     assert SECURITY in team.becomes(asked, phase="Rejected")["failing"]
-    assert f"{SECURITY} rejected it" in team.voided(asked, "approve", LEAD2)
+    # The second approval was for nothing, whether the operator says so by the order of their making or by how it ended.
+    told = team.voided(asked, "approve", LEAD2)
+    assert f"{SECURITY} rejected it" in told or f"{SECURITY} had rejected it" in told
     assert team.phase("app") == "Open"
 
 
