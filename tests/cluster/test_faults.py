@@ -24,6 +24,7 @@ from tests.support.scenario import (
     HOME,
     OFF,
     OPERATOR,
+    await_policies,
     claim,
     deadline,
     finding_of,
@@ -192,6 +193,7 @@ def test_a_deadline_that_passes_while_the_api_server_is_away(here: Ground) -> No
     pass_by(instant(before["due"]) + timedelta(seconds=1))
     plane.start_component("kube-apiserver")
     plane.wait_ready()
+    await_policies(here.cluster.rest)
     quarantined(here, namespace)
     after = status_of(here, namespace)
     assert [after[name] for name in ("observable", "detected", "opened", "due")] == [

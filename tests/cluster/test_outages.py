@@ -95,14 +95,7 @@ def back(control_plane: ControlPlane, component: Component) -> None:
     control_plane.start_component(component)
     control_plane.wait_ready()
     control_plane.restart("kube-controller-manager")
-    path = "/apis/tenure.dev/v1alpha1/namespaces/default/ownedidentities?dryRun=All"
-
-    def configured() -> bool:
-        _, answer = control_plane.rest.request("POST", path, claim("default"))
-        assert "failed to configure policy" not in str(answer), answer
-        return True
-
-    eventually(configured, PATIENCE)
+    scenario.await_policies(control_plane.rest)
 
 
 def sources(operator: Operator, state: str) -> bool:

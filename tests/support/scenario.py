@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tests.support.cluster import Cluster, eventually
-from tests.support.rest import Json
+from tests.support.rest import Json, Rest
 
 API: Final = "tenure.dev/v1alpha1"
 RBAC: Final = "rbac.authorization.k8s.io"
@@ -111,6 +111,19 @@ def exception(namespace: str, kind: str, name: str, *rules: str, called: str = "
         "metadata": {"name": called, "namespace": namespace},
         "spec": {**given, **spec},
     }
+
+
+def await_policies(rest: Rest) -> None:
+    """An API server that has just started refuses claims until it has found the kinds that its policies compare with,
+    which takes up to half a minute."""
+    path = "/apis/tenure.dev/v1alpha1/namespaces/default/ownedidentities?dryRun=All"
+
+    def configured() -> bool:
+        _, answer = rest.request("POST", path, claim("default", "nobody"))
+        assert "failed to configure policy" not in str(answer), answer
+        return True
+
+    eventually(configured, 90, what="claims are judged again")
 
 
 def token_of(cluster: Cluster, namespace: str, secret: str) -> str:
