@@ -78,7 +78,15 @@ if [[ -n $names ]]; then
   # shellcheck disable=SC2086
   remove crd $names
   deadline=$((SECONDS + timeout))
+  nudge=$((SECONDS + 3))
   while names=$(crds) && [[ -n $names ]]; do
+    if ((SECONDS >= nudge)); then
+      # The API server can lose its own retry of a deletion (a conflict with the status it has just written itself) and then
+      # comes back to it minutes later: "storage is (re)initializing". Any change of the CRD makes it look again.
+      # shellcheck disable=SC2086
+      "${kubectl[@]}" annotate crd $names --overwrite "tenure.dev/uninstall=$SECONDS" >/dev/null 2>&1 || true
+      nudge=$((SECONDS + 3))
+    fi
     if quarantines_served; then
       held=$("${kubectl[@]}" get quarantines.tenure.dev -A --ignore-not-found \
         -o 'go-template={{range .items}}{{if .metadata.finalizers}}{{.metadata.name}} {{end}}{{end}}' 2>/dev/null) || held=
@@ -88,7 +96,8 @@ if [[ -n $names ]]; then
           "${kubectl[@]}" patch -f - --type=merge -p '{"metadata":{"finalizers":null}}' >/dev/null; } 2>/dev/null || true
       fi
     fi
-    ((SECONDS < deadline)) || die "still there after $timeout s: ${names//$'\n'/ }"
+    ((SECONDS < deadline)) || die "still there after $timeout s: ${names//$'\n'/ }
+$("${kubectl[@]}" get crd -o 'jsonpath={range .items[?(@.spec.group=="tenure.dev")]}{.metadata.name}: {.status.conditions[?(@.type=="Terminating")].message}{"\n"}{end}')"
     sleep 0.2
   done
 fi
