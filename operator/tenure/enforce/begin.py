@@ -14,6 +14,7 @@ from tenure.enforce.blast import pick
 from tenure.enforce.means import LOOK_AGAIN, Means
 from tenure.enforce.names import quarantine_name
 from tenure.enforce.quarantine import is_record
+from tenure.enforce.work import WORK
 from tenure.kube.errors import ApiError, Forbidden, Invalid
 from tenure.model.keys import Key
 from tenure.reconcile.ledger import RecordedAct
@@ -21,9 +22,6 @@ from tenure.telemetry import events
 from tenure.telemetry.logs import about
 
 log = logging.getLogger(__name__)
-
-STAGES = (Stage.GUARD, Stage.DISABLE_TOKENS)
-"""The stages this version carries out; others that a policy names are left out of the intent."""
 
 PICK = Key("", "", "pick")
 """Stands in the queue for "begin the act whose turn it is"."""
@@ -140,7 +138,7 @@ class Beginning:
         return QuarantineSpec(
             subject=QuarantineSubject(kind=key.kind, namespace=key.namespace, name=key.name, uid=uid),
             findings=tuple(sorted(w.finding for w in wishes)),
-            stages=tuple(stage for stage in STAGES if stage in wanted) or STAGES[:1],
+            stages=tuple(stage for stage in WORK if stage in wanted) or (Stage.GUARD,),
             verdict=Verdict.REVOKE if revoke else Verdict.QUARANTINE,
             revoke_at=min(filter(None, (w.revoke_at(now) for w in wishes)), default=None),
             stage_interval=max(w.terms.stage_interval for w in wishes),

@@ -14,8 +14,9 @@ from tenure.api.names import FINALIZER, Phase, Verdict
 from tenure.api.quarantine import QuarantineRelease, QuarantineStatus
 from tenure.decide.hold import OPERATOR, Quarantine
 from tenure.decide.verdict import answer
-from tenure.enforce import records, tokens
+from tenure.enforce import records
 from tenure.enforce.means import Means
+from tenure.enforce.work import WORK
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import IDENTITY_FINDINGS
 from tenure.model.evaluation import Decision, Ruling
@@ -89,19 +90,8 @@ async def end(m: Means, key: Key, quarantine: Quarantine) -> None:
 
 
 async def give_back(m: Means, quarantine: Quarantine) -> list[str]:
-    """Puts every label back to its pre-image. Returns what was not given back, with the reason."""
-    status = quarantine.status or QuarantineStatus()
-    held = {t.uid for q in m.others(quarantine) if q.status for t in q.status.disabled_tokens}
-    revoked = {r.uid for r in status.revoked}
-    kept = []
-    for token in status.disabled_tokens:
-        if token.uid in revoked:
-            continue
-        if token.uid in held:
-            kept.append(f"{token.name} (held by another Quarantine)")
-        elif not await tokens.restore(m.kube, m.store, quarantine.namespace, token):
-            kept.append(f"{token.name} (gone)")
-    return kept
+    """Undoes the stages, the last one first. Returns what was not given back, with the reason."""
+    return [kept for stage in reversed(WORK) for kept in await WORK[stage].give_back(m, quarantine)]
 
 
 async def _reopened(m: Means, quarantine: Quarantine) -> bool:

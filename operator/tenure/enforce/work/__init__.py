@@ -1,0 +1,32 @@
+"""What each stage does, undoes and looks for: one file a stage, listed in the order in which they run."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from tenure.api.names import Stage
+from tenure.decide.hold import Quarantine
+from tenure.enforce.means import Means
+from tenure.enforce.work import disable_tokens, guard
+
+
+class Work(Protocol):
+    """A module of this package. Each function may raise ApiError; then it is called again."""
+
+    async def carry_out(self, m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bool]:
+        """Stores the pre-image, acts, and reads back. The Quarantine as it then stands, and whether the effect was
+        seen. What is done already is left as it is."""
+
+    def undone(self, m: Means, quarantine: Quarantine, /) -> bool:
+        """Whether a finished stage lacks something it should hold, as the inventory has it."""
+
+    def reverts(self, m: Means, quarantine: Quarantine, /) -> list[str]:
+        """The manager ("" where unknown) behind each of our acts that somebody took back, as the inventory has it."""
+
+    async def give_back(self, m: Means, quarantine: Quarantine, /) -> list[str]:
+        """Restores the pre-image. Returns what was not given back, each with the reason."""
+
+
+WORK: Final = MappingProxyType[Stage, Work]({Stage.GUARD: guard, Stage.DISABLE_TOKENS: disable_tokens})
+"""The stages this version carries out, mildest first; others that a policy names are left out of the intent."""
