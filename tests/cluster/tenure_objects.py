@@ -109,10 +109,7 @@ def grant(
         }
     )
     for group, verb, resource, named in itertools.product(groups, verbs, resources, names or [""]):
-        if "*" not in (group, verb, resource):
-            eventually(
-                _known(cluster, namespace, user, group, verb, resource, named), what=f"{user} may {verb} {named}"
-            )
+        eventually(_known(cluster, namespace, user, group, verb, resource, named), what=f"{user} may {verb} {named}")
 
 
 def _known(

@@ -384,10 +384,13 @@ class Terminal:
 
 
 def _take_terminal() -> None:
-    """Makes the pseudo-terminal the process's own, so that Ctrl-C typed into it is a signal."""
+    """Makes the pseudo-terminal the process's own, so that Ctrl-C typed into it is a signal; one that counts, also
+    where these tests were started in the background of a shell, whose children ignore it."""
     import fcntl
+    import signal
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
