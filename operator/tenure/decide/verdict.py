@@ -15,7 +15,7 @@ from tenure.api.finding import IdentityFindingStatus
 from tenure.api.names import DecisionSource, Phase, TargetKind, Verdict
 from tenure.decide.held import HELD
 from tenure.decide.hold import Hold, Quarantine
-from tenure.model.evaluation import Decision, Ruling
+from tenure.model.evaluation import Decision, Ruling, settled
 
 VERDICTS = (Verdict.QUARANTINE, Verdict.REVOKE)
 
@@ -61,14 +61,14 @@ def weigh(
             named = made.spec.target.revision or 0
             if named > revision:
                 continue
-            ahead = _voided(
+            ahead = Ruling.void(
                 DecisionReason.STALE_TARGET, f"Revision {named} was not there yet: look at it and decide anew."
             )
             void = ahead if named > known else _too_late(made, status, hold, first, revoke)
         if void is not None:
             rulings[made.name] = void
             continue
-        rulings[made.name] = Ruling(DecisionOutcome.COUNTED, DecisionReason.ENFORCED)
+        rulings[made.name] = Ruling.counted(DecisionReason.ENFORCED)
         first = first or made
         if made.spec.verdict is Verdict.REVOKE:
             revoke = revoke or made
@@ -97,15 +97,16 @@ def _void(
     """Why it has no effect on this opening of this finding, whatever else was decided; None when it may have one."""
     target = made.spec.target
     if target.name != name:
-        return _voided(DecisionReason.TARGET_GONE, f"The finding of that uid is {name}, not {target.name}.")
+        return Ruling.void(DecisionReason.TARGET_GONE, f"The finding of that uid is {name}, not {target.name}.")
     if not asked:
         text = "A finding on a claim or an exception enforces nothing: decide about the claim or the exception."
-        return _voided(DecisionReason.NOT_ASKED, text)
+        return Ruling.void(DecisionReason.NOT_ASKED, text)
     if _earlier(made.created, status):
-        return _voided(DecisionReason.ALREADY_DECIDED, "The finding was closed and opened again since: decide anew.")
+        text = "The finding was closed and opened again since: decide anew."
+        return Ruling.void(DecisionReason.ALREADY_DECIDED, text)
     if before is not DecisionOutcome.COUNTED and (target.revision or 0) < revision:
         text = f"It names revision {target.revision}; the finding is at {revision}. Look at it again and decide anew."
-        return _voided(DecisionReason.STALE_TARGET, text)
+        return Ruling.void(DecisionReason.STALE_TARGET, text)
     return None
 
 
@@ -118,14 +119,15 @@ def _too_late(
 ) -> Ruling | None:
     """What came before it. A verdict made after the deadline but before the act begins wins."""
     if status.phase in (Phase.RESOLVED, Phase.EXCEPTED):
-        return _voided(DecisionReason.ALREADY_DECIDED, f"The finding is {status.phase.value}: nothing is to be done.")
+        text = f"The finding is {status.phase.value}: nothing is to be done."
+        return Ruling.void(DecisionReason.ALREADY_DECIDED, text)
     if made.spec.verdict is Verdict.REVOKE:
         begun = hold.revoke_started if hold is not None else None
         if revoke is not None or (begun is not None and made.created > begun):
-            return _voided(DecisionReason.ALREADY_DECIDED, "Revocation was decided before.")
+            return Ruling.void(DecisionReason.ALREADY_DECIDED, "Revocation was decided before.")
         return None
     if first is not None or status.decided is not None or (hold is not None and made.created > hold.started):
-        return _voided(DecisionReason.ALREADY_DECIDED, "Something else decided the finding before.")
+        return Ruling.void(DecisionReason.ALREADY_DECIDED, "Something else decided the finding before.")
     return None
 
 
@@ -137,22 +139,14 @@ def _earlier(created: datetime, status: IdentityFindingStatus) -> bool:
     return status.opening > 1 and status.opened is not None and created < status.opened.replace(microsecond=0)
 
 
-def _voided(reason: DecisionReason, message: str) -> Ruling:
-    return Ruling(DecisionOutcome.VOID, reason, message)
-
-
 def gone(made: Decision, target: object) -> IdentityDecisionStatus | None:
     """The status of a verdict about a finding or Quarantine that is not there; `target` is what there is of that name.
-    None where there is nothing of the kind to say."""
+    None when it is there."""
     about = made.spec.target
-    if about.kind not in (TargetKind.IDENTITY_FINDING, TargetKind.QUARANTINE):
-        return None
-    if made.status is not None and made.status.outcome is not DecisionOutcome.UNDECIDED:
-        return None
     if getattr(target, "uid", "") == about.uid:
         return None
     text = f"There is no {about.kind.value} {about.name} of that uid."
-    return answer(made, _voided(DecisionReason.TARGET_GONE, text), text)
+    return answer(made, Ruling.void(DecisionReason.TARGET_GONE, text), text)
 
 
 def releases(decisions: Iterable[Decision], quarantine: Quarantine) -> Decision | None:
@@ -196,7 +190,7 @@ def answer(
 ) -> IdentityDecisionStatus:
     """A decision's status. The outcome is for good, and so is the effect once there is one."""
     stood = made.status
-    if stood is not None and stood.outcome is not DecisionOutcome.UNDECIDED:
+    if stood is not None and settled(made) is not None:
         if stood.outcome is not ruling.outcome or stood.effect:
             return stood
         due = stood.deadline or due

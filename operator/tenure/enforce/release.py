@@ -19,7 +19,7 @@ from tenure.enforce.means import Means
 from tenure.enforce.work import WORK
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import IDENTITY_FINDINGS
-from tenure.model.evaluation import Decision, Ruling
+from tenure.model.evaluation import Decision, Ruling, settled
 from tenure.model.keys import Key
 from tenure.telemetry import events
 
@@ -44,7 +44,7 @@ async def go_on(m: Means, quarantine: Quarantine) -> None:
     made = m.release_asked(quarantine)
     own = quarantine.status is None or quarantine.status.release is None or quarantine.status.release.by == OPERATOR
     if made is not None and not own:
-        ruling = Ruling(DecisionOutcome.COUNTED, DecisionReason.RELEASED)
+        ruling = Ruling.counted(DecisionReason.RELEASED)
         text = "What was taken is given back; its findings are open again."
         await _answer(m, made, answer(made, ruling, text, effect=f"Quarantine/{quarantine.name}"))
     await m.delete(quarantine)
@@ -53,7 +53,7 @@ async def go_on(m: Means, quarantine: Quarantine) -> None:
 async def refuse(m: Means, quarantine: Quarantine) -> None:
     """Says to whoever wants to release a record that it cannot be."""
     for made in m.store.decisions_about(quarantine.namespace, quarantine.uid):
-        if made.status is None or made.status.outcome is DecisionOutcome.UNDECIDED:
+        if settled(made) is None:
             text = "Its subject was revoked: that cannot be given back. The Quarantine stays as the record of it."
             await _answer(m, made, answer(made, Ruling(DecisionOutcome.VOID, DecisionReason.ALREADY_DECIDED), text))
 

@@ -123,11 +123,32 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What became of one decision about a claim or exception (see rules.approvals)."""
+    """What became of one decision, and why."""
 
     outcome: DecisionOutcome
     reason: DecisionReason | None = None
     message: str = ""
+
+    @classmethod
+    def counted(cls, reason: DecisionReason, message: str = "") -> Ruling:
+        return cls(DecisionOutcome.COUNTED, reason, message)
+
+    @classmethod
+    def void(cls, reason: DecisionReason, message: str) -> Ruling:
+        return cls(DecisionOutcome.VOID, reason, message)
+
+    @classmethod
+    def undecided(cls, message: str = "") -> Ruling:
+        return cls(DecisionOutcome.UNDECIDED, None, message)
+
+
+def settled(decision: Decision) -> Ruling | None:
+    """What the decision's own status says of it, which is for good; None while it says nothing."""
+    status = decision.status
+    if status is None or status.outcome is DecisionOutcome.UNDECIDED:
+        return None
+    known = status.reason in set(DecisionReason)
+    return Ruling(status.outcome, DecisionReason(status.reason) if known else None, status.message)
 
 
 @dataclass(frozen=True, slots=True)

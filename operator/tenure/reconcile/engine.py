@@ -40,7 +40,7 @@ from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
 from tenure.kube.resources import BY_KIND, IDENTITY_DECISIONS, IDENTITY_FINDINGS
-from tenure.model.evaluation import Evaluation
+from tenure.model.evaluation import Evaluation, settled
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Unprocessable
 from tenure.reconcile.decision_guards import DecisionGuards
@@ -49,7 +49,7 @@ from tenure.reconcile.ledger import DUE, RENEWALS, Ledger
 from tenure.reconcile.queue import WorkQueue
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.tallies import Tallies
-from tenure.reconcile.verdicts import is_over, is_settled, ready
+from tenure.reconcile.verdicts import is_over, ready
 from tenure.rules.owners import answer
 from tenure.telemetry import events
 from tenure.telemetry.events import Recorder
@@ -148,7 +148,7 @@ class Engine:
         for namespace, name in self.store.exceptions:
             self.queue.add(Key("IdentityException", namespace, name))
         for decision in self.store.decisions.values():
-            mark = self.queue.later if is_settled(decision) else self.queue.add
+            mark = self.queue.later if settled(decision) is not None else self.queue.add
             mark(Key("IdentityDecision", decision.namespace, decision.name))
         for finding in list(self.store.findings.values()):
             self.queue.add(_subject_key(finding.spec.subject))
@@ -227,7 +227,7 @@ class Engine:
         for side in {(side.namespace, side.uid) for side in (old, new) if side is not None}:
             gone = new is None or new.uid != side[1] or (old is not None and old.generation != new.generation)
             for decision in self.store.decisions_about(*side):
-                if gone or not is_settled(decision):
+                if gone or settled(decision) is None:
                     self.queue.add(Key("IdentityDecision", decision.namespace, decision.name))
 
     def _readable(self, kind: str, old: Any, new: Any) -> None:
@@ -526,7 +526,7 @@ class Engine:
         elif key.kind in SUBJECT_KINDS:
             # First what was decided about it: a review's deadline, for one, is what stood before it was attested.
             for decision in self.store.decisions_about(record.namespace, record.uid):
-                if not is_settled(decision):
+                if settled(decision) is None:
                     await self._answer(Key("IdentityDecision", decision.namespace, decision.name))
             record = self.store.get(key)
             if not isinstance(record, Authored):

@@ -17,11 +17,10 @@ from tenure.api.names import Phase, TargetKind, Verdict
 from tenure.decide.verdict import gone
 from tenure.inventory.snapshot import Shared, evaluate, gather, is_about
 from tenure.inventory.store import Decision, Store
-from tenure.model.evaluation import Evaluation, Ruling
+from tenure.model.evaluation import Ruling, settled
 from tenure.model.facts import Facts
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Secret, ServiceAccount
-from tenure.rules.approvals import undecided, void
 from tenure.rules.governance import Installation, terms_of
 
 UNSEEN_FOR: Final = timedelta(seconds=60)
@@ -34,18 +33,13 @@ CARRIED_OUT: Final = frozenset({TargetKind.IDENTITY_FINDING, TargetKind.QUARANTI
 """What verdicts are carried out on: decide.verdict answers those, beside what becomes of the target."""
 
 
-def is_settled(decision: Decision) -> bool:
-    """Whether it counted or is void, which is for good."""
-    return decision.status is not None and decision.status.outcome is not DecisionOutcome.UNDECIDED
-
-
 def decision_status(
     store: Store, decision: Decision, now: datetime, installation: Installation
 ) -> tuple[IdentityDecisionStatus | None, datetime | None]:
     """The status that should stand, None where there is nothing to say, and when to look at the decision again."""
     after_retention = kept_until(store, decision, installation)
     again = after_retention if after_retention > now else now + LOOK_AGAIN
-    if is_settled(decision):
+    if settled(decision) is not None:
         return decision.status, again
     if decision.spec.target.kind in CARRIED_OUT:
         return gone(decision, store.get(_key(decision))), again
@@ -54,12 +48,12 @@ def decision_status(
         lost = store.was_removed(decision.spec.target.uid) or now >= decision.created + UNSEEN_FOR
         what = f"{decision.spec.target.kind.value} {decision.spec.target.name} of uid {decision.spec.target.uid}"
         if lost:
-            ruling = void(DecisionReason.TARGET_GONE, f"There is no {what}.")
+            ruling = Ruling.void(DecisionReason.TARGET_GONE, f"There is no {what}.")
         else:
-            ruling, again = undecided(f"{what} was not seen yet."), decision.created + UNSEEN_FOR
-        return _status(store, decision, ruling, None, now), again
-    ruling, evaluation = _ruling(store, decision, target, now, installation)
-    status = _status(store, decision, ruling, _deadline(store, decision, target, evaluation), now)
+            ruling, again = Ruling.undecided(f"{what} was not seen yet."), decision.created + UNSEEN_FOR
+        return _status(decision, ruling, None, now), again
+    ruling = _ruling(store, decision, now, installation)
+    status = _status(decision, ruling, _deadline(store, decision, target), now)
     if ruling.reason is DecisionReason.ATTESTED:
         facts = gather(store, _key(decision), installation)
         status = status.model_copy(update={"attested": _attested(store, facts, target)})
@@ -76,20 +70,16 @@ def _target(store: Store, decision: Decision) -> Authored[Any, Any] | None:
     return record if isinstance(record, Authored) and record.uid == decision.spec.target.uid else None
 
 
-def _ruling(
-    store: Store, decision: Decision, target: Authored[Any, Any], now: datetime, installation: Installation
-) -> tuple[Ruling, Evaluation | None]:
+def _ruling(store: Store, decision: Decision, now: datetime, installation: Installation) -> Ruling:
     evaluation = evaluate(store, _key(decision), now, installation)
     rulings = evaluation.standing.rulings if evaluation.standing is not None else evaluation.rulings
-    return rulings.get(decision.name, undecided("")), evaluation
+    return rulings.get(decision.name, Ruling.undecided())
 
 
 # --- deadlines and effects
 
 
-def _deadline(
-    store: Store, decision: Decision, target: Authored[Any, Any], evaluation: Evaluation | None
-) -> datetime | None:
+def _deadline(store: Store, decision: Decision, target: Authored[Any, Any]) -> datetime | None:
     """What the decision had to be in time for: the earliest deadline of what an exception is about, or the review's."""
     if decision.spec.verdict is Verdict.ATTEST and target.status is not None:
         due: datetime | None = target.status.review_due  # as it stood before this attestation
@@ -132,9 +122,7 @@ def _attested(store: Store, facts: Facts, target: Authored[Any, Any]) -> Atteste
     )
 
 
-def _status(
-    store: Store, decision: Decision, ruling: Ruling, deadline: datetime | None, now: datetime
-) -> IdentityDecisionStatus:
+def _status(decision: Decision, ruling: Ruling, deadline: datetime | None, now: datetime) -> IdentityDecisionStatus:
     target = decision.spec.target
     return IdentityDecisionStatus(
         observed_generation=decision.generation,
@@ -177,14 +165,14 @@ def is_over(store: Store, decision: Decision, now: datetime, installation: Insta
     """Whether the decision may go: its time is over, it was taken in, and nothing that is kept refers to it."""
     if now < kept_until(store, decision, installation):
         return False
-    status = decision.status
-    if status is None or status.outcome is DecisionOutcome.UNDECIDED:
+    ruling = settled(decision)
+    if ruling is None:
         return False
     reference = f"IdentityDecision/{decision.name}"
     statuses = [finding.status for finding in store.findings_in(decision.namespace)]
     if any(status and status.decision and status.decision.reference == reference for status in statuses):
         return False
-    return status.outcome is DecisionOutcome.VOID or not _still_counts(store, decision)
+    return ruling.outcome is DecisionOutcome.VOID or not _still_counts(store, decision)
 
 
 def _still_counts(store: Store, decision: Decision) -> bool:

@@ -17,7 +17,7 @@ from tenure.api.decision import DecisionOutcome, DecisionReason
 from tenure.api.exception import Counted
 from tenure.api.names import TargetKind, Verdict
 from tenure.api.policy import ApprovalRequirement, ExceptionClassPolicy
-from tenure.model.evaluation import Decision, ExceptionRecord, Ruling
+from tenure.model.evaluation import Decision, ExceptionRecord, Ruling, settled
 from tenure.model.facts import Claim
 
 CONSULT: Final = "consult"
@@ -79,27 +79,6 @@ def is_consult(verb: str) -> bool:
     return verb == CONSULT or verb.startswith(f"{CONSULT}-")
 
 
-def settled(decision: Decision) -> Ruling | None:
-    """What the decision's own status says of it for good; None while it says nothing."""
-    status = decision.status
-    if status is None or status.outcome is DecisionOutcome.UNDECIDED:
-        return None
-    known = status.reason in set(DecisionReason)
-    return Ruling(status.outcome, DecisionReason(status.reason) if known else None, status.message)
-
-
-def void(reason: DecisionReason, message: str) -> Ruling:
-    return Ruling(DecisionOutcome.VOID, reason, message)
-
-
-def undecided(message: str) -> Ruling:
-    return Ruling(DecisionOutcome.UNDECIDED, None, message)
-
-
-def counts(reason: DecisionReason, message: str) -> Ruling:
-    return Ruling(DecisionOutcome.COUNTED, reason, message)
-
-
 def stale(decision: Decision, name: str, generation: int, stamped: datetime) -> Ruling | None:
     """Why a decision is not about the state that stands there; None when it is. stamped: when that state was written.
 
@@ -108,15 +87,15 @@ def stale(decision: Decision, name: str, generation: int, stamped: datetime) -> 
     is an upper bound)."""
     named = decision.spec.target.generation or 0
     if decision.spec.target.name != name:
-        return void(DecisionReason.STALE_TARGET, f"The object of that uid is called {name}. Decide anew.")
+        return Ruling.void(DecisionReason.STALE_TARGET, f"The object of that uid is called {name}. Decide anew.")
     if named < generation:
         text = f"It names generation {named}; the spec has changed since, to generation {generation}. Decide anew."
-        return void(DecisionReason.STALE_TARGET, text)
+        return Ruling.void(DecisionReason.STALE_TARGET, text)
     if named > generation:
-        return undecided(f"It names generation {named}; {generation} is the last one seen.")
+        return Ruling.undecided(f"It names generation {named}; {generation} is the last one seen.")
     if decision.created < stamped and settled(decision) is None:
         text = f"Generation {named} was written at {format_timestamp(stamped)}, after this decision. Decide anew."
-        return void(DecisionReason.STALE_TARGET, text)
+        return Ruling.void(DecisionReason.STALE_TARGET, text)
     return None
 
 
@@ -150,10 +129,10 @@ def settle(weighed: Weighed, rulings: dict[str, Ruling], *, over: str, since: da
     for decision in weighed.surplus:
         if over:
             text = f"It was not needed: {over}. One person fills one place."
-            found[decision.name] = void(DecisionReason.NOT_ASKED, text)
+            found[decision.name] = Ruling.void(DecisionReason.NOT_ASKED, text)
         else:
             text = f"It fills no place so far ({weighed.tally}): one person fills one place. Others must use "
-            found[decision.name] = undecided(f"{text}{', '.join(weighed.missing)}.")
+            found[decision.name] = Ruling.undecided(f"{text}{', '.join(weighed.missing)}.")
     for decision in weighed.attests:
         found[decision.name] = _attestation(decision, weighed.forced, over, since)
     return found
@@ -164,14 +143,16 @@ def _attestation(decision: Decision, forced: Decision | None, over: str, since: 
     if held is not None:
         return held
     if forced is not None and decision.spec.by == forced.spec.by:
-        return void(DecisionReason.OWN_REQUEST, f"{decision.spec.by} forced it: somebody else has to review that.")
+        text = f"{decision.spec.by} forced it: somebody else has to review that."
+        return Ruling.void(DecisionReason.OWN_REQUEST, text)
     if since is not None and decision.created >= since:
-        return counts(DecisionReason.ATTESTED, "Attested: the present spec was looked at, and goes on.")
+        return Ruling.counted(DecisionReason.ATTESTED, "Attested: the present spec was looked at, and goes on.")
     if since is not None:
-        return void(DecisionReason.NOT_ASKED, "It came before the exception was active: there was nothing to review.")
+        text = "It came before the exception was active: there was nothing to review."
+        return Ruling.void(DecisionReason.NOT_ASKED, text)
     if over:
-        return void(DecisionReason.ALREADY_DECIDED, f"There is nothing to review: {over}.")
-    return undecided("The exception is not active yet: there is nothing to review.")
+        return Ruling.void(DecisionReason.ALREADY_DECIDED, f"There is nothing to review: {over}.")
+    return Ruling.undecided("The exception is not active yet: there is nothing to review.")
 
 
 def _order(decision: Decision) -> tuple[datetime, int, bool, str]:
@@ -281,25 +262,25 @@ class _Weighing:
         spec, request = decision.spec, self._exception.spec
         if decision.created >= request.expires_at:
             text = f"The exception had ended, at {format_timestamp(request.expires_at)}. Ask for a new one."
-            return void(DecisionReason.ALREADY_DECIDED, text)
+            return Ruling.void(DecisionReason.ALREADY_DECIDED, text)
         if spec.verdict is not Verdict.APPROVE and not is_consult(spec.used_verb):
             return None
         if spec.by is None:
-            return void(
+            return Ruling.void(
                 DecisionReason.OWN_REQUEST, "It does not say whose it is (spec.by): it might be the requester's."
             )
         if request.requested_by is None:
             text = "The exception does not say who wrote it (spec.requestedBy): it might be the decider's own request."
-            return void(DecisionReason.OWN_REQUEST, text)
+            return Ruling.void(DecisionReason.OWN_REQUEST, text)
         if spec.by in (request.requested_by, request.on_behalf_of):
             which = "wrote the present spec" if spec.by == request.requested_by else "is who it was requested for"
-            return void(DecisionReason.OWN_REQUEST, f"{spec.by} {which}: somebody else has to decide.")
+            return Ruling.void(DecisionReason.OWN_REQUEST, f"{spec.by} {which}: somebody else has to decide.")
         return None
 
     def _heard(self, decision: Decision, verb: str) -> None:
         if verb not in {consulted.verb for consulted in self._bounds.consult}:
             text = f"The policy consults nobody with the verb {verb} about {self._exception.spec.class_.value}."
-            self._rulings[decision.name] = void(DecisionReason.NOT_ASKED, text)
+            self._rulings[decision.name] = Ruling.void(DecisionReason.NOT_ASKED, text)
             return
         self._answers.setdefault(verb, decision.created)
         self._count(decision, DecisionReason.OPINION, f"Heard: {verb} is waited for no longer. It counts as neither.")
@@ -312,11 +293,11 @@ class _Weighing:
         veto, until = self._bounds.veto, self._veto_until
         if self._rejected is not None and held is None:
             text = f"{self._rejected.spec.by or 'Somebody'} had rejected it before. Change its spec to ask anew."
-            self._rulings[decision.name] = void(DecisionReason.ALREADY_DECIDED, text)
+            self._rulings[decision.name] = Ruling.void(DecisionReason.ALREADY_DECIDED, text)
             return
         if held is None and veto and until and veto.verb == verb and decision.created >= until:
             text = f"The time for a veto was over at {format_timestamp(until)}."
-            self._rulings[decision.name] = void(DecisionReason.VETO_OVER, text)
+            self._rulings[decision.name] = Ruling.void(DecisionReason.VETO_OVER, text)
             return
         ready = self._ready()
         overruled = self._forced is not None or (ready is not None and ready < decision.created)
@@ -327,11 +308,11 @@ class _Weighing:
     def _approve(self, decision: Decision, verb: str) -> None:
         if self._rejected is not None:
             text = f"{self._rejected.spec.by or 'Somebody'} had rejected it before. Change its spec to ask anew."
-            self._rulings[decision.name] = void(DecisionReason.ALREADY_DECIDED, text)
+            self._rulings[decision.name] = Ruling.void(DecisionReason.ALREADY_DECIDED, text)
         elif verb not in self._places.counts:
             class_, asked = self._exception.spec.class_.value, ", ".join(self._places.counts) or "no approval"
             text = f"The policy asks for {asked} about {class_}, not for {verb}."
-            self._rulings[decision.name] = void(DecisionReason.NOT_ASKED, text)
+            self._rulings[decision.name] = Ruling.void(DecisionReason.NOT_ASKED, text)
         else:
             was = self._places.full
             self._approvals.append(decision)
@@ -341,7 +322,7 @@ class _Weighing:
 
     def _count(self, decision: Decision, reason: DecisionReason, message: str) -> None:
         self._counted.append(decision)
-        self._rulings[decision.name] = settled(decision) or counts(reason, message)
+        self._rulings[decision.name] = settled(decision) or Ruling.counted(reason, message)
 
     def _waits(self) -> tuple[Wait, ...]:
         found = []

@@ -22,6 +22,7 @@ from tenure.model.evaluation import (
     Standing,
     Violation,
     Waiver,
+    settled,
 )
 from tenure.model.facts import Facts, Record
 from tenure.model.keys import Key
@@ -218,17 +219,17 @@ def _frozen_at(weighed: Weighed) -> datetime | None:
 def _bounded(weighed: Weighed, failing: str) -> dict[str, Ruling]:
     """A force that something binds has no effect yet; it is not void either, since the policy may change."""
     forced = weighed.forced
-    if forced is None or approvals.settled(forced) is not None:
+    if forced is None or settled(forced) is not None:
         return {}
-    return {forced.name: approvals.undecided(f"Nothing was forced: {failing}.")}
+    return {forced.name: Ruling.undecided(f"Nothing was forced: {failing}.")}
 
 
 def _open(weighed: Weighed, decisions: Iterable[Decision]) -> dict[str, Ruling]:
     """What the policy decides about a decision is not said for good while the policy is not known."""
-    new = (found.name for found in decisions if approvals.settled(found) is None)
+    new = (found.name for found in decisions if settled(found) is None)
     rulings = {name: weighed.rulings[name] for name in new if name in weighed.rulings}
     text = "What the policy asks for is not known: two are of equal precedence, or something here cannot be read."
-    return {name: approvals.undecided(text) for name, ruling in rulings.items() if ruling.reason in _BY_POLICY}
+    return {name: Ruling.undecided(text) for name, ruling in rulings.items() if ruling.reason in _BY_POLICY}
 
 
 _BY_POLICY: Final = frozenset(

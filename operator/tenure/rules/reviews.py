@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from tenure.api.base import format_timestamp
 from tenure.api.decision import DecisionOutcome, DecisionReason
 from tenure.api.names import ExceptionPhase, Rule, TargetKind, Verdict
-from tenure.model.evaluation import Decision, Evidence, ExceptionRecord, Ruling, Standing, Violation
+from tenure.model.evaluation import Decision, Evidence, ExceptionRecord, Ruling, Standing, Violation, settled
 from tenure.model.facts import Claim, Facts
 from tenure.rules import approvals, coverage, risk
 from tenure.rules.approvals import REVIEW_AFTER_FORCE
@@ -56,7 +56,7 @@ def _interval(case: Case) -> timedelta | None:
 
 
 def _on_claim(claim: Claim, decision: Decision) -> Ruling:
-    held = approvals.settled(decision)
+    held = settled(decision)
     if held is not None:
         return held
     ruling = approvals.stale(decision, claim.name, claim.generation, approvals.stamp(claim))
@@ -64,8 +64,8 @@ def _on_claim(claim: Claim, decision: Decision) -> Ruling:
         return ruling
     end = claim.spec.expires_at
     if end is not None and decision.created >= end:
-        return approvals.void(DecisionReason.ALREADY_DECIDED, f"The claim had ended, at {format_timestamp(end)}.")
-    return approvals.counts(DecisionReason.ATTESTED, "Attested: the claim was looked at, and goes on.")
+        return Ruling.void(DecisionReason.ALREADY_DECIDED, f"The claim had ended, at {format_timestamp(end)}.")
+    return Ruling.counted(DecisionReason.ATTESTED, "Attested: the claim was looked at, and goes on.")
 
 
 def of_exception(exception: ExceptionRecord, standing: Standing, decisions: tuple[Decision, ...]) -> Review:

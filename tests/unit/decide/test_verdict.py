@@ -286,19 +286,12 @@ def test_the_first_release_of_this_very_quarantine_counts() -> None:
     assert releases([release()], quarantine(name="another")) is None
 
 
-def test_a_verdict_about_what_is_not_there_is_void_once() -> None:
+def test_a_verdict_about_what_is_not_there_is_void() -> None:
     status = gone(release(), None)
     assert status is not None
     assert (status.outcome.value, status.reason) == ("Void", "TargetGone")
     assert gone(release(), quarantine()) is None
     assert gone(release(), quarantine(uid="q2")) is not None
-    assert gone(replace(release(), status=status), None) is None
-
-
-def test_it_says_nothing_of_decisions_about_claims_and_exceptions() -> None:
-    about = {"kind": "IdentityException", "name": "e", "uid": "e1", "generation": 1}
-    spec = IdentityDecisionSpec.read({"target": about, "verdict": "Approve", "reason": "tests"})
-    assert gone(Authored("IdentityDecision", "payments", "a", "u", 1, "1", at(1), spec), None) is None
 
 
 def test_an_open_finding_with_no_verdict_has_nothing_to_say() -> None:

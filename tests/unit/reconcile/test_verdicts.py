@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tenure.api.decision import IdentityDecisionStatus
+from tenure.api.quarantine import QuarantineSpec
 from tenure.reconcile.statuses import authored_status
 from tenure.reconcile.verdicts import is_over
 from tests.unit.rules.world import DAY, NOW, NS, World, key_of
@@ -64,6 +65,16 @@ class TestExceptions:
         assert isinstance(status, IdentityDecisionStatus)
         assert (status.outcome, again) == ("", NOW + timedelta(seconds=60))
         assert said(world, decision, NOW + timedelta(seconds=60)) == ("Void", "TargetGone", False)
+
+    def test_a_verdict_on_a_quarantine_that_is_not_there_is_void_for_good(self, world: World) -> None:
+        spec = QuarantineSpec.read({"subject": {"kind": "ServiceAccount", "name": "ci", "uid": "u1"}})
+        quarantine = replace(world.exception(), kind="Quarantine", name="q", uid="q1", spec=spec, status=None)
+        made = world.decision(quarantine, "Release")
+        status, _ = authored_status(world.store, key_of(made), NOW, world.installation)
+        assert isinstance(status, IdentityDecisionStatus)
+        assert (status.outcome, status.reason) == ("Void", "TargetGone")
+        world.put("Quarantine", quarantine)  # one that comes later changes nothing of it
+        assert answered(world, answered(world, made)).status.reason == "TargetGone"
 
     def test_a_target_that_was_there_is_gone_at_once(self, world: World) -> None:
         record = world.exception()
