@@ -8,11 +8,12 @@ from tenure.model.facts import Facts
 from tenure.model.records import Secret, ServiceAccount
 from tenure.rules.secrets import is_credential, is_token
 
-PODS: Final = 5
+PODS: Final = 3
 """Pods named one by one; the rest is counted."""
 
 _UNBOUND: Final = "bound tokens issued before work until they expire"
 _RUNNING: Final = "running pods hold bound tokens until they end"
+_IMPERSONATED: Final = "whoever may impersonate it acts as it; `tenure inventory` names them"
 _READERS: Final = "whoever may read Secrets of the namespace, Ingress and Gateway controllers too, still can"
 _CONSUMERS: Final = "running pods keep the content they consumed"
 
@@ -25,7 +26,7 @@ def of(facts: Facts) -> tuple[str, ...]:
     if isinstance(record, ServiceAccount):
         groups = sorted({grant.through for grant in facts.grants if grant.through.startswith("Group ")})
         pods = _named(facts.pods, "holds a bound token until it ends") or ((_RUNNING,) if facts.running else ())
-        return (*pods, _UNBOUND, *(f"rights through {group}" for group in groups))
+        return (*pods, _UNBOUND, _IMPERSONATED, *(f"rights through {group}" for group in groups))
     if isinstance(record, Secret) and is_credential(record) and not is_token(record):
         pods = _named(facts.pods, "keeps the content it consumed") or ((_CONSUMERS,) if facts.running else ())
         return (*pods, _READERS)
