@@ -63,7 +63,7 @@ def place(installed: Cluster, running: Operator, request: pytest.FixtureRequest)
 
 
 def govern(cluster: Cluster, place: str, *deadlines: Json, **spec: Any) -> None:
-    cluster.apply(policy(place, *deadlines, labels={"test": place}, precedence=60, **spec))
+    scenario.govern(cluster, policy(place, *deadlines, labels={"test": place}, precedence=60, **spec))
 
 
 def after(**time: float) -> str:

@@ -243,7 +243,7 @@ def test_the_longest_names_are_quarantined_refused_and_released(governed: Cluste
     assert len(LONG) == 253
     token_name = "t" + LONG[1:]
     governed.create(owner(named))
-    governed.create(policy(place, deadline("Unowned", within="2s"), labels={"test": place}))
+    scenario.govern(governed, policy(place, deadline("Unowned", within="2s"), labels={"test": place}))
     scenario.identity(governed, place, LONG, [token_name])
     value = scenario.token_of(governed, place, token_name)
     assert governed.token_works(value)
@@ -280,7 +280,7 @@ def test_names_with_dots_are_told_apart(governed: Cluster, place: str) -> None:
 def test_a_quarter_of_a_megabyte_of_annotations_breaks_nothing(governed: Cluster, place: str, named: str) -> None:
     """On the subject, its token, the claim and the owner; none of it reaches a finding or a Quarantine."""
     governed.create({**owner(named), "metadata": {"name": named, "annotations": BULK}})
-    governed.create(policy(place, deadline("Unowned", within="2s"), labels={"test": place}))
+    scenario.govern(governed, policy(place, deadline("Unowned", within="2s"), labels={"test": place}))
     governed.create(scenario.service_account(place, "ci", annotations=BULK))
     secret = scenario.token_secret(place, "ci-token", "ci")
     note = dict(list(BULK.items())[1:])  # the API server's own annotations need room
@@ -337,7 +337,7 @@ def test_labels_of_every_shape_on_an_identity(governed: Cluster, place: str) -> 
 
 
 def test_a_secret_whose_managed_fields_were_wiped_is_as_old_as_itself(governed: Cluster, place: str) -> None:
-    governed.create(policy(place, labels={"test": place}, credentials={"maxAge": "1s"}, enforceIn=None))
+    scenario.govern(governed, policy(place, labels={"test": place}, credentials={"maxAge": "1s"}, enforceIn=None))
     governed.create(opaque(place, "before"))
     token = scenario.token_secret(place, "wiped", "ci")
     governed.create(scenario.service_account(place, "ci"))

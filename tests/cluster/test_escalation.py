@@ -32,14 +32,8 @@ def place(installed: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
 
 def owned_token(cluster: Cluster, place: str, within: str, *steps: tuple[str, str], action: str = "Nothing") -> None:
     """A token whose owner has this ladder, under a policy that gives it so long to be decided."""
-    cluster.create(
-        policy(
-            place,
-            deadline("LegacyToken", within=within, action=action),
-            labels={"test": place},
-            precedence=30,
-        )
-    )
+    entry = deadline("LegacyToken", within=within, action=action)
+    scenario.govern(cluster, policy(place, entry, labels={"test": place}, precedence=30))
     for _, to in steps:
         cluster.apply(owner(f"{place}-{to}", contacts=[{"type": "Chat", "value": f"#{to}"}]))
     ladder = [{"after": after, "to": f"{place}-{to}"} for after, to in steps]

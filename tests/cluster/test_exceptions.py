@@ -77,7 +77,7 @@ def asking(cluster: Cluster, place: str, approvals: list[Json], *, spec: Json | 
     classes = [{"class": "Migration", "approvals": approvals, **more}]
     given: Json = {"exceptions": {"classes": classes}, "precedence": 500, **(spec or {})}
     deadlines = given.pop("deadlines", [deadline(within="1h", action="Nothing")])
-    cluster.apply(policy(place, *deadlines, labels={"test": place}, **given))
+    scenario.govern(cluster, policy(place, *deadlines, labels={"test": place}, **given))
 
 
 def ask(cluster: Cluster, place: str, called: str = "exception", **spec: Any) -> Json:

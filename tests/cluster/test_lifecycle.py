@@ -26,6 +26,7 @@ from tests.cluster.tenure_objects import (
     service_account,
     token_secret,
 )
+from tests.support import scenario
 from tests.support.cluster import ApiError, Cluster, eventually
 from tests.support.operator import Operator
 
@@ -73,7 +74,7 @@ def govern(cluster: Cluster, place: str, *deadlines: Json, enforce: bool = True,
     }
     if enforce:
         given["enforceIn"] = {}
-    cluster.apply(policy(place, **{**given, **spec}))
+    scenario.govern(cluster, policy(place, **{**given, **spec}))
 
 
 def quarantine_after(within: str, **more: Any) -> Json:

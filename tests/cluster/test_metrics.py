@@ -126,7 +126,8 @@ def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         cluster.apply(owner("metrics-owner", escalation=steps))
         cluster.apply(owner("metrics-stand-by"))
         cluster.apply(owner("metrics-security"))
-        cluster.create(
+        scenario.govern(
+            cluster,
             policy(
                 place,
                 deadline("Unowned", within="3s"),
@@ -134,7 +135,7 @@ def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 labels={"test": place},
                 precedence=7,
                 exceptions={"classes": [{"class": "Migration", "approvals": []}]},
-            )
+            ),
         )
         soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
         scenario.identity(cluster, place, "taken", ["taken-token"])

@@ -49,7 +49,7 @@ def team(installed: Cluster, place: str) -> Iterator[str]:
 
 
 def govern(cluster: Cluster, place: str, *deadlines: Json, **spec: Any) -> None:
-    cluster.apply(policy(place, *deadlines, labels={"test": place}, precedence=40, **spec))
+    scenario.govern(cluster, policy(place, *deadlines, labels={"test": place}, precedence=40, **spec))
 
 
 def instant(text: str) -> datetime:

@@ -52,7 +52,7 @@ def place(installed: Cluster, operator: Operator, request: pytest.FixtureRequest
 
 
 def govern(cluster: Cluster, place: str, *deadlines: Json, **spec: Any) -> None:
-    cluster.apply(policy(place, *deadlines, labels={"test": place}, precedence=31, **spec))
+    scenario.govern(cluster, policy(place, *deadlines, labels={"test": place}, precedence=31, **spec))
 
 
 def await_finding(cluster: Cluster, place: str, rule: str, name: str, phase: str = "Open") -> Json:

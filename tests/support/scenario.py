@@ -51,6 +51,18 @@ def policy(name: str, *deadlines: Json, labels: Mapping[str, str] | None = None,
     return {"apiVersion": API, "kind": "GovernancePolicy", "metadata": {"name": name}, "spec": {**given, **spec}}
 
 
+def govern(cluster: Cluster, policy: Json) -> None:
+    """Applies a policy, and returns once the operator has taken it in. Its watch and those of what it governs keep no
+    order: a finding that is opened before the policy is seen keeps the deadline it got without one."""
+    name, generation = policy["metadata"]["name"], cluster.apply(policy)["metadata"]["generation"]
+
+    def taken_in() -> bool:
+        found = cluster.get("governancepolicies", name)
+        return found is not None and found.get("status", {}).get("observedGeneration") == generation
+
+    eventually(taken_in, what=f"policy {name} taken in")
+
+
 def owner(name: str, **spec: Any) -> Json:
     return {"apiVersion": API, "kind": "IdentityOwner", "metadata": {"name": name}, "spec": spec}
 

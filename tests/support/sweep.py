@@ -76,7 +76,12 @@ def _guard(spec: Mapping[str, Any], namespace: str, where: str) -> str:
         return "named" if any(namespace in name.split(":") for name in spec.get("subjects", {})) else "not named"
     parts = [
         f"{len(spec[part])} {words}"
-        for part, words in (("serviceAccounts", "accounts"), ("secrets", "secrets"), ("revokedNames", "revoked"))
+        for part, words in (
+            ("serviceAccounts", "accounts"),
+            ("secrets", "secrets"),
+            ("withheld", "withheld"),
+            ("revokedNames", "revoked"),
+        )
         if spec.get(part)
     ]
     return ", ".join(parts) or "nothing"

@@ -141,6 +141,8 @@ class ManagedBy(ApiModel):
 
     manager: ShortText
     name: Annotated[str, Clip(253)] = ""
+    lever: LineText = ""
+    """The change that lasts, at the source: what is changed in the cluster is written back."""
 
 
 class IdentityFindingStatus(ApiModel):
@@ -229,7 +231,8 @@ class IdentityFindingStatus(ApiModel):
                 "message": brief(self.message),
                 "decision": decision
                 and decision.model_copy(update={"by": brief(decision.by, name)}),  # its reference is looked up by name
-                "managed_by": manager and manager.model_copy(update={"name": brief(manager.name, name)}),
+                "managed_by": manager
+                and manager.model_copy(update={"name": brief(manager.name, name), "lever": brief(manager.lever)}),
                 "risk": self.risk.model_copy(update={"reasons": tuple(map(brief, self.risk.reasons[:items]))}),
                 "residual": tuple(map(brief, self.residual[:items])),
                 "evidence": tuple(

@@ -59,6 +59,8 @@ class QuarantineGuardSpec(ApiModel):
     """Quarantined ServiceAccounts of the namespace."""
     secrets: Entries = Field(default_factory=dict)
     """Quarantined Secrets of the namespace."""
+    withheld: Entries = Field(default_factory=dict)
+    """Quarantined Secrets of the namespace that are no tokens: no new pod may consume them."""
     revoked_names: Entries = Field(default_factory=dict)
     """Names of revoked token Secrets, refused to everybody."""
     subjects: Entries = Field(default_factory=dict)

@@ -38,6 +38,8 @@ class QuarantineSubject(ApiModel):
     namespace: Namespace | None = None
     name: Name
     uid: Uid
+    type: ShortText | None = None
+    """Of a Secret: its type."""
 
 
 class QuarantineSpec(ApiModel):

@@ -42,6 +42,7 @@ from tenure.decide.held import HELD
 from tenure.decide.hold import Hold
 from tenure.decide.instants import whole
 from tenure.decide.ladder import climb, facts_and_steps, history, upcoming
+from tenure.decide.lever import lever
 from tenure.decide.terms import ENFORCEABLE, Terms
 from tenure.decide.verdict import Weighed, answers, weigh
 from tenure.model.evaluation import Decision, Evaluation, Violation, Waiver
@@ -458,7 +459,8 @@ def _described(
             "evidence": facts_and_steps(
                 tuple(Evidence(source=x.source, since=x.since, detail=x.detail) for x in violation.evidence), steps
             ),
-            "managed_by": ManagedBy(manager=managed.manager, name=managed.name) if managed else None,
+            "managed_by": managed
+            and ManagedBy(manager=managed.manager, name=managed.name, lever=lever(managed)[:TEXT]),
         }
     )
 
@@ -549,7 +551,8 @@ def _conditions(
         said = advice(rule, evaluation.key, finding_name(evaluation.key, rule), owner, contacts.get(owner, ""))
         wanted.append((ConditionType.DECISION_PENDING, Reason.AWAITING_DECISION, said))
     if held:
-        wanted.append((ConditionType.BLOCKED, held, HELD[held]))
+        source = evaluation.managed_by if held == "ManagedByController" else None
+        wanted.append((ConditionType.BLOCKED, held, f"{HELD[held]} {lever(source) if source else ''}".rstrip()))
     if hold is not None and hold.error:
         wanted.append((ConditionType.ENFORCEMENT_FAILED, Reason.ACT_FAILED, hold.error[:TEXT]))
     old = {c.type: c for c in before.conditions} if before else {}

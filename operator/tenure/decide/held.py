@@ -18,6 +18,5 @@ HELD: Final = {
     "Suspended": "The policy says suspend: true. No act begins until that is taken back; the clock goes on.",
     "TurnNotRecorded": "When this namespace turned to enforcing is not recorded yet. The operator retries by itself.",
     "Unreadable": "A policy, owner, claim, exception or Quarantine here is of another version: see the operator's log.",
-    "UnsupportedSubject": "This version quarantines ServiceAccounts and their token Secrets; other Secrets it reports.",
 }
 """Reason -> message, for people. Enforcement and the terms give reasons out of this set alone."""

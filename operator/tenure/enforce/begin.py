@@ -112,11 +112,6 @@ class Beginning:
         if not due:
             self._means.unblock(key)
             return
-        if key.kind == "Secret":
-            record = self._means.store.secrets.get((key.namespace, key.name))
-            if record is None or record.type != TYPE_SERVICE_ACCOUNT_TOKEN:
-                self._means.block(key, "UnsupportedSubject")
-                return
         self._means.unblock(key)
         now = self._means.now()
         uid = self._means.engine.judge.judge(key, now).evaluation.uid
@@ -134,9 +129,13 @@ class Beginning:
     def _intent(self, key: Key, uid: str, wishes: tuple[Wish, ...], now: datetime) -> QuarantineSpec:
         top = min(wishes, key=order)
         revoke = any(w.act is Verdict.REVOKE for w in wishes)
+        record = self._means.store.secrets.get((key.namespace, key.name)) if key.kind == "Secret" else None
+        type_ = record.type if record is not None else None
         wanted = {stage for w in wishes for stage in w.terms.stages}
+        if type_ not in (None, TYPE_SERVICE_ACCOUNT_TOKEN):
+            wanted = {Stage.GUARD}  # it is no token that could be switched off, and nobody's binding
         return QuarantineSpec(
-            subject=QuarantineSubject(kind=key.kind, namespace=key.namespace, name=key.name, uid=uid),
+            subject=QuarantineSubject(kind=key.kind, namespace=key.namespace, name=key.name, uid=uid, type=type_),
             findings=tuple(sorted(w.finding for w in wishes)),
             stages=tuple(stage for stage in WORK if stage in wanted) or (Stage.GUARD,),
             verdict=Verdict.REVOKE if revoke else Verdict.QUARANTINE,

@@ -11,6 +11,7 @@ import contextlib
 from tenure.api.guard import GuardEntry, QuarantineGuardSpec
 from tenure.api.names import API_VERSION, GUARD_NAME
 from tenure.decide.hold import Quarantine
+from tenure.enforce.quarantine import is_other_secret
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
@@ -46,6 +47,7 @@ class Guards:
         return not (
             wanted.service_accounts.items() <= near.service_accounts.items()
             and wanted.secrets.items() <= near.secrets.items()
+            and wanted.withheld.items() <= near.withheld.items()
             and wanted.revoked_names.items() <= near.revoked_names.items()
             and wanted.subjects.items() <= far.subjects.items()
             and wanted.groups.keys() <= far.groups.keys()
@@ -59,6 +61,7 @@ class Guards:
         return (
             wanted.service_accounts.keys() <= here.service_accounts.keys()
             and wanted.secrets.keys() <= here.secrets.keys()
+            and wanted.withheld.keys() <= here.withheld.keys()
             and wanted.revoked_names.keys() <= here.revoked_names.keys()
             and wanted.subjects.keys() <= home.subjects.keys()
             and wanted.groups.keys() <= home.groups.keys()
@@ -103,7 +106,7 @@ class Guards:
         kept = {
             field: {name: entry for name, entry in getattr(held.spec, field).items() if entry.quarantine in unknown}
             | getattr(wanted, field)
-            for field in ("service_accounts", "secrets", "revoked_names", "subjects", "groups")
+            for field in ("service_accounts", "secrets", "withheld", "revoked_names", "subjects", "groups")
         }
         return wanted.model_copy(update=kept)
 
@@ -139,13 +142,15 @@ def namespace_guard(store: Store, namespace: str) -> QuarantineGuardSpec:
     """What the Quarantines of a namespace want refused in it."""
     accounts: dict[str, GuardEntry] = {}
     secrets: dict[str, GuardEntry] = {}
+    withheld: dict[str, GuardEntry] = {}
     revoked: dict[str, GuardEntry] = {}
     for quarantine in sorted(store.quarantines_in(namespace), key=lambda q: q.name):
         entries = entries_of(quarantine, store)
         accounts.update(entries.service_accounts)
         secrets.update(entries.secrets)
+        withheld.update(entries.withheld)
         revoked.update(entries.revoked_names)
-    return QuarantineGuardSpec(service_accounts=accounts, secrets=secrets, revoked_names=revoked)
+    return QuarantineGuardSpec(service_accounts=accounts, secrets=secrets, withheld=withheld, revoked_names=revoked)
 
 
 def entries_of(quarantine: Quarantine, store: Store) -> QuarantineGuardSpec:
@@ -157,6 +162,9 @@ def entries_of(quarantine: Quarantine, store: Store) -> QuarantineGuardSpec:
     owner, contact = _owner(quarantine, store)
     reference = f"{namespace}/{quarantine.name}"
     entry = GuardEntry(quarantine=reference, owner=owner or None, contact=contact or None)
+    if is_other_secret(quarantine):
+        gone = status is not None and any(r.done for r in status.revoked)
+        return QuarantineGuardSpec(withheld={} if ending or gone else {subject.name: entry})
     revoked = {r.name: _with(entry, r.service_account) for r in status.revoked} if status else {}
     if ending:
         return QuarantineGuardSpec(revoked_names=revoked)

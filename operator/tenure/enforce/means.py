@@ -27,6 +27,7 @@ from tenure.model.records import Secret
 from tenure.reconcile.engine import Engine
 from tenure.reconcile.ledger import Ledger
 from tenure.reconcile.queue import WorkQueue
+from tenure.rules.secrets import is_credential
 from tenure.telemetry import events, logs
 from tenure.telemetry.events import Recorder, reference
 from tenure.telemetry.metrics import Metrics
@@ -200,10 +201,8 @@ class Means:
 
     def subjects_in(self, namespace: str) -> int:
         """What the blast radius takes its percentage of."""
-        secrets = self.store.secrets_in(namespace)
-        return len(self.store.service_accounts_in(namespace)) + sum(
-            1 for s in secrets if s.type == TYPE_SERVICE_ACCOUNT_TOKEN
-        )
+        credentials = sum(map(is_credential, self.store.secrets_in(namespace)))
+        return len(self.store.service_accounts_in(namespace)) + credentials
 
     def others(self, quarantine: Quarantine) -> list[Quarantine]:
         """Other Quarantines of the namespace that still hold something."""
@@ -215,7 +214,8 @@ class Means:
         if subject.kind == "ServiceAccount":
             return self.store.tokens_of(quarantine.namespace, subject.name)
         record = self.store.secrets.get((quarantine.namespace, subject.name))
-        return (record,) if record is not None and record.uid == subject.uid else ()
+        is_it = record is not None and record.uid == subject.uid and record.type == TYPE_SERVICE_ACCOUNT_TOKEN
+        return (record,) if record is not None and is_it else ()
 
     def is_gone(self, key: Key, quarantine: Quarantine) -> bool:
         """Whether the very object it is about is no longer there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tenure.api.names import FINALIZER, Stage, Verdict
+from tenure.api.names import FINALIZER, TYPE_SERVICE_ACCOUNT_TOKEN, Stage, Verdict
 from tenure.api.quarantine import DisabledToken, QuarantineStatus, Revoked, StageStatus
 from tenure.decide.hold import Quarantine
 from tenure.model.keys import Key
@@ -12,6 +12,12 @@ from tenure.model.keys import Key
 
 def subject_of(quarantine: Quarantine) -> Key:
     return Key(quarantine.spec.subject.kind, quarantine.namespace, quarantine.spec.subject.name)
+
+
+def is_other_secret(quarantine: Quarantine) -> bool:
+    """Whether it is about a Secret that holds no ServiceAccount's token: that one is kept from new pods."""
+    subject = quarantine.spec.subject
+    return subject.kind == "Secret" and subject.type not in (None, TYPE_SERVICE_ACCOUNT_TOKEN)
 
 
 def stands(quarantine: Quarantine) -> bool:
@@ -46,9 +52,13 @@ def stage_of(quarantine: Quarantine, stage: Stage) -> StageStatus | None:
     return next((s for s in quarantine.status.stages if s.name is stage), None) if quarantine.status else None
 
 
-def unrevoked(status: QuarantineStatus) -> list[DisabledToken]:
+def unrevoked(quarantine: Quarantine) -> list[DisabledToken]:
+    """The Secrets that its revocation deletes and that are still there, as far as it knows."""
+    status = quarantine.status or QuarantineStatus()
     done = {r.uid for r in status.revoked if r.done}
-    return [token for token in status.disabled_tokens if token.uid not in done]
+    subject = quarantine.spec.subject
+    itself = (DisabledToken(name=subject.name, uid=subject.uid),) if is_other_secret(quarantine) else ()
+    return [secret for secret in (*status.disabled_tokens, *itself) if secret.uid not in done]
 
 
 def revoked_entry(token: DisabledToken, intended: datetime | None = None) -> Revoked:

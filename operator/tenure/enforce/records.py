@@ -7,7 +7,7 @@ from tenure.api.quarantine import QuarantineSpec, QuarantineStatus, QuarantineSu
 from tenure.decide.hold import Quarantine
 from tenure.enforce.means import Means
 from tenure.enforce.names import quarantine_name
-from tenure.enforce.quarantine import is_unfinished
+from tenure.enforce.quarantine import is_other_secret, is_unfinished
 from tenure.inventory.projection import PROJECTIONS
 from tenure.kube.resources import QUARANTINES
 from tenure.model.keys import Key
@@ -53,8 +53,13 @@ async def _begin(m: Means, quarantine: Quarantine, entry: Revoked, name: str) ->
 
 
 async def keep(m: Means, quarantine: Quarantine) -> None:
-    """A revoked Secret's record keeps its name refused until its ServiceAccount's uid is gone, then it goes."""
+    """A revoked token's record keeps its name refused until its ServiceAccount's uid is gone, then it goes; that of
+    another Secret stays as long as its findings are kept."""
     assert quarantine.status is not None
+    if is_other_secret(quarantine):
+        if not any((quarantine.namespace, name) in m.store.findings for name in quarantine.spec.findings):
+            await m.delete(quarantine)
+        return
     alive = [
         entry
         for entry in quarantine.status.revoked

@@ -10,17 +10,20 @@ from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish, may_not
 from tenure.enforce import live, release, tokens
 from tenure.enforce.means import LOOK_AGAIN, Means
-from tenure.enforce.quarantine import revoked_entry, unrevoked
+from tenure.enforce.quarantine import is_other_secret, revoked_entry, unrevoked
+from tenure.inventory.projection import managed_by
 from tenure.model.keys import Key
 from tenure.reconcile.ledger import RecordedAct
 from tenure.telemetry import events
+
+MANAGED_AGAIN = timedelta(minutes=5)
+"""When a Secret that another controller writes is looked at again; its own changes are seen at once."""
 
 
 async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
     """Deletes the quarantined token Secrets once `revokeAt` has passed, no use is recent and the cap allows it.
     What costs no request is looked at first: one that waits for days is considered often."""
-    at, status = quarantine.spec.revoke_at, quarantine.status or QuarantineStatus()
-    left = unrevoked(status)
+    at, left = quarantine.spec.revoke_at, unrevoked(quarantine)
     now = m.now()
     if at is None or not left or now < at:
         m.unblock(key)
@@ -56,6 +59,10 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
     if at is None or now < at:
         m.engine.mark(key)  # whatever asked for it was decided meanwhile: what still wants the quarantine does not
         return
+    if await _written_back(m, quarantine):
+        m.block(key, "ManagedByController")
+        m.queue.at(key, now + MANAGED_AGAIN)
+        return
     policy = wishes[0].terms.reference.removeprefix("GovernancePolicy/")
     m.ledger.act(RecordedAct(id_, now, key.namespace, policy))
     await m.ledger.flush()
@@ -76,6 +83,19 @@ def asked_at(quarantine: Quarantine, wishes: tuple[Wish, ...], now: datetime) ->
         kept = max(kept, min(own)) if own else None
     joined = [wish.revoke_at(now) for wish in wishes if wish.finding not in spec.findings]
     return min(filter(None, (kept, *joined, *(wish.revoke for wish in wishes))), default=None)
+
+
+async def _written_back(m: Means, quarantine: Quarantine) -> bool:
+    """Live: whether another controller writes the Secret, and would write it back. A token Secret is the API server's
+    own, and its name stays refused: whoever applies it is told so."""
+    if not is_other_secret(quarantine):
+        return False
+    subject = quarantine.spec.subject
+    metadata = await tokens.read(m.kube, quarantine.namespace, subject.name, subject.uid)
+    if metadata is None:
+        return False
+    owned = any(reference.get("controller") for reference in metadata.get("ownerReferences") or ())
+    return owned or managed_by(metadata) is not None
 
 
 async def _used_until(m: Means, quarantine: Quarantine, left: list[DisabledToken]) -> datetime | None:
@@ -109,11 +129,14 @@ async def _revoke(
     complete = len(gone) == len(left)
     m.metrics.action(Verdict.REVOKE.value, key.kind, "verified" if complete else "failed")
     if gone:
-        note = f"Revoked for good by Quarantine {quarantine.name}: {names}. The name stays refused."
+        refused = "" if is_other_secret(quarantine) else " The name stays refused."
+        note = f"Revoked for good by Quarantine {quarantine.name}: {names}.{refused}"
         m.say(key, quarantine.spec.subject.uid, wishes, events.CREDENTIAL_REVOKED, note, "Revoke")
     if not complete:
         m.queue.at(key, now + timedelta(seconds=5))
     elif key.kind == "Secret":
+        if is_other_secret(quarantine):
+            await m.guards.rebuild(quarantine.namespace)  # nothing is left to be kept from pods
         await m.drop_finalizer(quarantine)
 
 

@@ -100,7 +100,6 @@ BLOCKED_CAUSES: Final = (
     Reason.SUBJECT_CHANGED.value,
     Reason.SUSPENDED.value,
     "Unreadable",
-    "UnsupportedSubject",
 )
 """What decide.terms and enforce give as a reason for not acting."""
 MANAGERS: Final = (

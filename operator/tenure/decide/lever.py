@@ -1,0 +1,21 @@
+"""What to change instead of an object that somebody writes back: the source, named."""
+
+from __future__ import annotations
+
+from tenure.model.records import ManagedBy
+
+_LEVERS = {
+    "ArgoCD": "Remove it from the source of Application {name}: a sync writes it back.",
+    "Flux": "Remove it from the source of {name}: the next reconciliation writes it back.",
+    "Helm": "Remove it from the chart or values of release {name}: the next upgrade writes it back.",
+    "CertManager": "Delete Certificate {name}: while it exists, the Secret is issued again.",
+    "ExternalSecrets": "Delete ExternalSecret {name}, or what it fetches: while both exist, the Secret is written.",
+    "SealedSecrets": "Delete SealedSecret {name}: while it exists, the Secret is unsealed again.",
+    "VaultSecretsOperator": "Delete {name} of the Vault Secrets Operator: while it exists, the Secret is synced again.",
+    "SecretsStoreCSI": "Remove it from the secretObjects of its SecretProviderClass: a mounting pod writes it again.",
+}
+
+
+def lever(managed: ManagedBy) -> str:
+    """One line: the change that lasts; "" for a manager that is not known."""
+    return _LEVERS.get(managed.manager, "").format(name=managed.name or "(unnamed)")

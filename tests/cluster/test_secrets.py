@@ -1,0 +1,195 @@
+"""Secrets that hold no ServiceAccount's token: kept from new pods, given back, deleted; never deleted while somebody
+writes them back. By a real operator, on the oldest and the newest Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import scenario
+from tests.support.cluster import ApiError, Cluster, eventually
+from tests.support.operator import Operator
+from tests.support.rest import Json
+from tests.support.scenario import (
+    RESTORE,
+    claim,
+    claimant,
+    deadline,
+    finding_of,
+    owner,
+    phase_of,
+    policy,
+    quarantine_of,
+    releaser,
+)
+
+pytestmark = [pytest.mark.local, pytest.mark.slow]
+
+MARKS: dict[str, tuple[Json, str]] = {
+    "argocd": (
+        {"annotations": {"argocd.argoproj.io/tracking-id": "shop:/Secret:x/argocd"}},
+        "source of Application shop",
+    ),
+    "externalsecrets": ({"labels": {"reconcile.external-secrets.io/managed": "true"}}, "Delete ExternalSecret"),
+    "helm": (
+        {"annotations": {"meta.helm.sh/release-name": "shop", "meta.helm.sh/release-namespace": "x"}},
+        "values of release x/shop",
+    ),
+}
+"""What a manager leaves on what it writes, and what the finding names as the change that lasts."""
+
+
+@pytest.fixture(scope="module", params=["1.33", "1.36"])
+def governed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster: Cluster = request.getfixturevalue("oldest" if request.param == "1.33" else "installed")
+    cluster.apply(owner("team"))
+    claimant(cluster, "carla", "team")
+    releaser(cluster, "rita")
+    with Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator")):
+        yield cluster
+
+
+@pytest.fixture
+def place(governed: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = governed.namespace(request.node.name.removeprefix("test_")[:40])
+    governed.patch("namespaces", name, {"metadata": {"labels": {"test": name}}})
+    yield name
+    governed.delete("governancepolicies", name)
+    governed.delete_namespace(name)
+
+
+def govern(cluster: Cluster, place: str, **more: Any) -> None:
+    scenario.govern(cluster, policy(place, deadline("Unowned", **more), labels={"test": place}, precedence=83))
+
+
+def secret(cluster: Cluster, place: str, name: str = "api-key", **metadata: Any) -> Json:
+    about = {"name": name, "namespace": place, **metadata}
+    return cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": {"api_key": "none"}})
+
+
+def runs(cluster: Cluster, place: str, name: str, consumed: str = "api-key") -> bool:
+    """Whether a pod that consumes the Secret is let in."""
+    container = {"name": "main", "image": "registry.example/none", "envFrom": [{"secretRef": {"name": consumed}}]}
+    spec = {"serviceAccountName": "app", "containers": [container]}
+    try:
+        cluster.create(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": place}, "spec": spec}
+        )
+    except ApiError as error:
+        if "is quarantined and no new pod may consume it" not in error.message:
+            raise
+        return False
+    return True
+
+
+def quarantined(cluster: Cluster, place: str, name: str = "api-key") -> Json:
+    def there() -> Json | None:
+        found = finding_of(cluster, place, "Unowned", name)
+        return (
+            found if found and found["status"]["phase"] == "Quarantined" and found["status"].get("verified") else None
+        )
+
+    return eventually(there, what=f"{name} quarantined")
+
+
+def blocked(cluster: Cluster, place: str, name: str) -> Json | None:
+    """The finding, once it says that another controller keeps its Secret from being deleted."""
+    found = finding_of(cluster, place, "Unowned", name)
+    said = {c["type"]: c for c in found["status"]["conditions"]} if found else {}
+    return found if said.get("Blocked", {}).get("reason") == "ManagedByController" else None
+
+
+def account(cluster: Cluster, place: str) -> None:
+    """A ServiceAccount that somebody owns, for the pods."""
+    metadata = {"name": "app", "namespace": place}
+    cluster.create(claim(place, "team", name="app", accounts=["app"]), user="carla")
+    cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+
+
+def test_no_new_pod_consumes_it_until_somebody_claims_it(governed: Cluster, place: str) -> None:
+    govern(governed, place, within="4s", stages=["Guard", "DisableTokens"])
+    account(governed, place)
+    secret(governed, place)
+    assert runs(governed, place, "before")
+    found = quarantined(governed, place)
+    held = quarantine_of(governed, place, "api-key")
+    assert held is not None
+    assert held["spec"]["stages"] == ["Guard"]  # there is no token to switch off
+    assert held["spec"]["subject"]["type"] == "Opaque"
+    assert not runs(governed, place, "after")
+    assert runs(governed, place, "another", consumed="other")
+    assert "pod before keeps the content it consumed" in found["status"]["residual"]
+    assert any("may read Secrets of the namespace" in line for line in found["status"]["residual"])
+    stands = governed.get("secrets", "api-key", place)
+    assert stands is not None
+    assert "labels" not in stands["metadata"]  # nothing of it was touched
+    governed.create(claim(place, "team"), user="carla")
+    eventually(lambda: quarantine_of(governed, place, "api-key") is None, what="released")
+    eventually(lambda: runs(governed, place, "after"), what="pods let in again")
+
+
+def test_a_person_releases_it(governed: Cluster, place: str) -> None:
+    govern(governed, place)
+    account(governed, place)
+    secret(governed, place)
+    quarantined(governed, place)
+    governed.patch("governancepolicies", place, {"spec": {"suspend": True}})
+    held = quarantine_of(governed, place, "api-key")
+    assert held is not None
+    governed.delete("quarantines", held["metadata"]["name"], place, user="rita")
+    eventually(lambda: quarantine_of(governed, place, "api-key") is None, what="released")
+    eventually(lambda: runs(governed, place, "after"), what="pods let in again")
+    assert phase_of(governed, place, "Unowned", "api-key") == "Open"
+
+
+def test_revocation_deletes_it_and_refuses_no_name(governed: Cluster, place: str) -> None:
+    govern(governed, place, revoke_after="1s")
+    account(governed, place)
+    made = secret(governed, place)
+
+    def revoked() -> bool:
+        found = finding_of(governed, place, "Unowned", "api-key")
+        acts = found["status"]["acts"] if found else ()
+        return any(act["verdict"] == "Revoke" and act.get("verified") for act in acts)
+
+    eventually(revoked, what="revoked")
+    assert governed.get("secrets", "api-key", place) is None
+    assert phase_of(governed, place, "Unowned", "api-key") == "Resolved"
+    record = quarantine_of(governed, place, "api-key")
+    assert record is not None
+    assert RESTORE not in record["metadata"].get("finalizers", ())
+    governed.patch("governancepolicies", place, {"spec": {"suspend": True}})
+    again = secret(governed, place)  # another one of that name is another credential, and starts with a finding
+    assert again["metadata"]["uid"] != made["metadata"]["uid"]
+    eventually(lambda: phase_of(governed, place, "Unowned", "api-key") == "Open", what="its finding open again")
+    assert runs(governed, place, "new")
+
+
+@pytest.mark.parametrize("manager", list(MARKS))
+def test_what_somebody_writes_back_is_never_deleted(governed: Cluster, place: str, manager: str) -> None:
+    metadata, change = MARKS[manager]
+    govern(governed, place, revoke_after="1s")
+    account(governed, place)
+    secret(governed, place, manager, **metadata)
+
+    found = eventually(lambda: blocked(governed, place, manager), what="revocation held")
+    assert any(change in said["message"] for said in found["status"]["conditions"] if said["type"] == "Blocked")
+    assert change in found["status"]["managedBy"]["lever"]
+    assert found["status"]["phase"] == "Quarantined"
+    assert governed.get("secrets", manager, place) is not None
+    assert not runs(governed, place, "after", consumed=manager)
+
+
+def test_a_controllers_secret_without_a_known_mark_is_not_deleted_either(governed: Cluster, place: str) -> None:
+    govern(governed, place, revoke_after="1s")
+    account(governed, place)
+    parent = governed.create(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "parent", "namespace": place}}
+    )
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "parent", "uid": parent["metadata"]["uid"]}
+    secret(governed, place, ownerReferences=[{**reference, "controller": True}])
+
+    eventually(lambda: blocked(governed, place, "api-key"), what="revocation held")
+    assert governed.get("secrets", "api-key", place) is not None
