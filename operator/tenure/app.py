@@ -16,6 +16,7 @@ from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
 from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.enforce.enforcer import Enforcer
+from tenure.enforce.proof import PROVEN
 from tenure.handlers.apart import Apart
 from tenure.handlers.authored import registry
 from tenure.inventory.sources import Informers, calm_collector, set_inventory_aside
@@ -98,6 +99,9 @@ class View:
 
     def queue(self) -> Mapping[str, int]:
         return self.enforcer.queue() if self.enforcer else {}
+
+    def effective(self) -> Mapping[str, int]:
+        return self.enforcer.effective() if self.enforcer else {stage.value: 0 for stage in PROVEN}
 
     def last_sync(self) -> Mapping[str, datetime]:
         if self.informers is None:

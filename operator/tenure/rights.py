@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from tenure.api.names import STATE_CONFIG_MAP
+from tenure.api.names import PROOF_ACCOUNT, STATE_CONFIG_MAP
 from tenure.kube.client import Kube
 from tenure.kube.resources import (
     CONFIG_MAPS,
@@ -21,6 +21,9 @@ from tenure.kube.resources import (
     QUARANTINE_GUARDS,
     QUARANTINES,
     SECRETS,
+    SERVICE_ACCOUNTS,
+    VALIDATING_ADMISSION_POLICIES,
+    VALIDATING_ADMISSION_POLICY_BINDINGS,
     Resource,
 )
 
@@ -70,6 +73,12 @@ def needed() -> tuple[Right, ...]:
         Right("patch", SECRETS, "switching a token off and on"),
         Right("delete", SECRETS, "revocation"),
         Right("delete", IDENTITY_DECISIONS, "the end of the ledger's retention"),
+        *(
+            Right(verb, resource, "proving that the admission policies are in force")
+            for resource in (VALIDATING_ADMISSION_POLICIES, VALIDATING_ADMISSION_POLICY_BINDINGS)
+            for verb in ("list", "watch")
+        ),
+        Right("create", SERVICE_ACCOUNTS, "proving that the guards are in force", "token", PROOF_ACCOUNT, home=True),
         Right("create", EVENTS, "telling people through Events"),
         Right("create", CONFIG_MAPS, "the installation's memory", home=True),
         Right("get", CONFIG_MAPS, "the installation's memory", name=STATE_CONFIG_MAP, home=True),

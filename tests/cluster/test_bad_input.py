@@ -23,6 +23,7 @@ from tests.support.scenario import OFF, deadline, finding_of, phase_of, policy, 
 
 Json = dict[str, Any]
 
+NOWHERE: Json = {"matchLabels": {"never": "true"}}
 BULK = {f"example.com/note-{number}": "x" * 49_900 for number in range(5)}
 """250 kB of annotations, just below what the API server takes."""
 LONG = ".".join(["a" * 62, "b" * 62, "c" * 62, "d" * 62, "e"])
@@ -198,7 +199,7 @@ def test_an_exception_about_nothing_waives_nothing_that_comes_later(governed: Cl
             place,
             labels={"test": place},
             exceptions={"classes": [{"class": "Migration", "approvals": []}]},
-            enforceIn={"matchLabels": {"never": "true"}},
+            enforceIn=NOWHERE,
         )
     )
     soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -337,7 +338,7 @@ def test_labels_of_every_shape_on_an_identity(governed: Cluster, place: str) -> 
 
 
 def test_a_secret_whose_managed_fields_were_wiped_is_as_old_as_itself(governed: Cluster, place: str) -> None:
-    scenario.govern(governed, policy(place, labels={"test": place}, credentials={"maxAge": "1s"}, enforceIn=None))
+    scenario.govern(governed, policy(place, labels={"test": place}, credentials={"maxAge": "1s"}, enforceIn=NOWHERE))
     governed.create(opaque(place, "before"))
     token = scenario.token_secret(place, "wiped", "ci")
     governed.create(scenario.service_account(place, "ci"))

@@ -26,6 +26,8 @@ GUARD_NAME: Final = "guard"
 DECISIONS_NAME: Final = "decisions"
 """The QuarantineGuard object of a namespace that the guard on decisions compares with."""
 STATE_CONFIG_MAP: Final = "tenure-state"
+PROOF_ACCOUNT: Final = "tenure-proof"
+"""The ServiceAccount of the operator's namespace on which it proves that the guards are in force. It has no rights."""
 
 LABEL_RULE: Final = "tenure.dev/rule"
 LABEL_RISK: Final = "tenure.dev/risk"

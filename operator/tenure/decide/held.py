@@ -11,6 +11,8 @@ HELD: Final = {
     "InventoryStale": "The act is due and waits for a fresh inventory. It is taken up once the API server answers.",
     "ManagedByController": "Another controller writes this object back. Change its source; nothing is deleted.",
     "MissingRight": "The operator lacks a right this act needs; its log names it.",
+    "NotEffective": "What enforces is not in force as it was installed, so nothing is acted on; the operator's log "
+    "says what is missing. `make install` puts it back.",
     "PlatformNamespace": "Platform identities are acted on only where a policy names their namespace.",
     "PolicyConflict": "Two policies of equal precedence match the namespace. No act begins until one of them yields.",
     "RecentlyUsed": "Revocation waits: use was attempted within holdAfterUse.",

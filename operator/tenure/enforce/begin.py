@@ -82,6 +82,11 @@ class Beginning:
         self._means.queue.at(PICK, choice.free_at)
         if choice.key is None:
             return
+        if await self._means.proof.prove():
+            for key in self.pending:
+                self._means.block(key, "NotEffective")
+            self._means.queue.at(PICK, self._means.now() + LOOK_AGAIN)
+            return
         key, wish = choice.key, self.pending.pop(choice.key)
         self._means.waiting.pop(key, None)
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from tenure.api.conditions import ConditionType
 from tenure.api.names import GUARD_NAME, OPERATOR_NAMESPACE
@@ -27,6 +28,7 @@ from tenure.enforce import records, release, revoke, stages
 from tenure.enforce.begin import PICK, Beginning
 from tenure.enforce.guards import Guards
 from tenure.enforce.means import Means
+from tenure.enforce.proof import AGAIN, EVERY, Proof
 from tenure.enforce.quarantine import is_being_revoked, is_record, subject_of
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
@@ -39,6 +41,9 @@ from tenure.telemetry.logs import about
 from tenure.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+PROVE = Key("", "", "prove")
+"""Stands in the queue for "look whether what enforces is in force"."""
 
 
 class Enforcer:
@@ -59,7 +64,9 @@ class Enforcer:
     ) -> None:
         """`fresh` says why the inventory is not fresh, "" when it is; nothing begins while it is not."""
         guards = Guards(kube, store, operator_namespace, observed)
-        self._means = Means(kube, store, ledger, engine, metrics, recorder, guards, fresh)
+        proof = Proof(kube, guards, operator_namespace, lambda: self.consider(PROVE))
+        self._means = Means(kube, store, ledger, engine, metrics, recorder, guards, fresh, proof)
+        self._watches: list[asyncio.Task[Any]] = []
         self._beginning = Beginning(self._means, self._drive)
         self._vanished: dict[Key, list[Quarantine]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -97,6 +104,10 @@ class Enforcer:
                 lengths[reason] = lengths.get(reason, 0) + 1
         return lengths
 
+    def effective(self) -> dict[str, int]:
+        """1 for each stage that was proven to be in force, for the metric."""
+        return {stage.value: int(not fault) for stage, fault in self._means.proof.faults.items()}
+
     def start(self) -> None:
         """Begins to act; the loop must have been started (a subject that was not judged yet is left alone)."""
         for finding in self._means.store.findings.values():
@@ -110,6 +121,8 @@ class Enforcer:
             self.consider(subject_of(quarantine))
         for namespace, _ in list(self._means.store.guards):
             self.consider(Key("QuarantineGuard", namespace, GUARD_NAME))
+        self.consider(PROVE)
+        self._watches = self._means.proof.watch()
         self._task = asyncio.create_task(self._work(), name="enforce")
 
     def ended(self) -> str | None:
@@ -119,8 +132,10 @@ class Enforcer:
     async def stop(self) -> None:
         """Ends the worker; an act under way is taken up again by the next process."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            tasks = [self._task, *self._watches]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- the worker --------------------------------------------------------------------------------------------
 
@@ -143,7 +158,7 @@ class Enforcer:
 
     async def _failed(self, key: Key, error: ApiError) -> None:
         delay = self._means.queue.failed(key, error.retry_after)
-        if key is not PICK:
+        if key not in (PICK, PROVE):
             self._means.waiting[key] = "Retry"
         log.warning("%s: enforcement: %s; again in %.1f s", key, error, delay, extra=about(key))
         if isinstance(error, Forbidden | Invalid):
@@ -152,6 +167,9 @@ class Enforcer:
     async def _handle(self, key: Key) -> None:
         if key == PICK:
             await self._beginning.next()
+            return
+        if key == PROVE:
+            await self._prove()
             return
         if key.kind == "QuarantineGuard":
             await self._means.guards.rebuild(key.namespace)
@@ -165,6 +183,15 @@ class Enforcer:
             await self._drive(key, quarantine, wishes or ())
         if wishes is not None:
             self._beginning.plan(key, wishes)
+
+    async def _prove(self) -> None:
+        """Looks whether what enforces is in force, and takes up what waited for that."""
+        before, fault = self._means.proof.fault, await self._means.proof.prove()
+        self._means.queue.at(PROVE, self._means.now() + (AGAIN if fault else EVERY))
+        if before and not fault:
+            for key in [key for key, reason in self._means.blocked.items() if reason == "NotEffective"]:
+                self.consider(key)
+            self.consider(PICK)
 
     async def _drive(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
         """Takes one Quarantine as far as it can go now."""

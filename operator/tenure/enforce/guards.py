@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from tenure.api.guard import GuardEntry, QuarantineGuardSpec
-from tenure.api.names import API_VERSION, GUARD_NAME
+from tenure.api.names import API_VERSION, GUARD_NAME, PROOF_ACCOUNT
 from tenure.decide.hold import Quarantine
 from tenure.enforce.quarantine import is_other_secret
 from tenure.inventory.projection import PROJECTIONS
@@ -78,9 +78,11 @@ class Guards:
         return held.spec if held else QuarantineGuardSpec()
 
     def _bindings_guard(self) -> QuarantineGuardSpec:
-        """Every namespace's quarantined identities, for bindings that may come from anywhere."""
+        """Every namespace's quarantined identities, for bindings that may come from anywhere; and the synthetic
+        identity on which the guard is proven."""
         subjects: dict[str, GuardEntry] = {}
         groups: dict[str, GuardEntry] = {}
+        proof = {PROOF_ACCOUNT: GuardEntry(quarantine=f"{self._home}/{PROOF_ACCOUNT}")}
         if self._observed:
             held = self._store.guards.get((self._home, GUARD_NAME))
             if held is not None:
@@ -94,7 +96,9 @@ class Guards:
             entries = entries_of(quarantine, self._store)
             subjects.update(entries.subjects)
             groups.update(entries.groups)
-        return self._with_unreadable(self._home, QuarantineGuardSpec(subjects=subjects, groups=groups))
+        return self._with_unreadable(
+            self._home, QuarantineGuardSpec(service_accounts=proof, subjects=subjects, groups=groups)
+        )
 
     def _with_unreadable(self, namespace: str, wanted: QuarantineGuardSpec) -> QuarantineGuardSpec:
         """The same with what the guard holds for Quarantines that this version cannot read: what they want is unknown,

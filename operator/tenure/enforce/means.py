@@ -15,6 +15,7 @@ from tenure.decide.wish import Wish, may_not
 from tenure.enforce import live
 from tenure.enforce.blast import Budget
 from tenure.enforce.guards import Guards
+from tenure.enforce.proof import Proof
 from tenure.enforce.quarantine import stands, subject_of
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
@@ -52,6 +53,7 @@ class Means:
         recorder: Recorder,
         guards: Guards,
         fresh: Callable[[], str],
+        proof: Proof,
     ) -> None:
         """`fresh` says why the inventory is not fresh, "" when it is; nothing begins while it is not."""
         self.kube = kube
@@ -62,6 +64,7 @@ class Means:
         self.recorder = recorder
         self.guards = guards
         self.fresh = fresh
+        self.proof = proof
         self.queue: WorkQueue[Key] = WorkQueue(kube.clock.now)
         self.blocked: dict[Key, str] = {}
         """Why the act that is due on a subject, or its next step, does not happen: a key of decide.held.HELD."""

@@ -52,6 +52,10 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
     if m.fresh():
         m.queue.at(key, now + LOOK_AGAIN)
         return
+    if await m.proof.prove():
+        m.block(key, "NotEffective")
+        m.queue.at(key, now + LOOK_AGAIN)
+        return
     wishes = await m.still_wanted(key, quarantine, wishes)
     if not wishes:
         return

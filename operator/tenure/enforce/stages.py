@@ -15,6 +15,9 @@ from tenure.enforce.work import WORK
 from tenure.model.keys import Key
 from tenure.telemetry import events
 
+ERROR = 400
+"""Characters of what is wrong that a stage's error keeps."""
+
 
 async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
     """Stages in order, then revocation when its time has come."""
@@ -83,13 +86,15 @@ async def _carry_out(m: Means, key: Key, quarantine: Quarantine, stage: Stage, w
     if not wishes:
         return False
     kind = quarantine.spec.subject.kind
-    quarantine, verified = await WORK[stage].carry_out(m, quarantine)
+    quarantine, seen = await WORK[stage].carry_out(m, quarantine)
+    fault = await m.proof.prove()
+    verified = seen and not fault
     now = m.now()
     entry = StageStatus(
         name=stage,
         done=now,
         verified=now if verified else None,
-        error="" if verified else "not in force when read back",
+        error="" if verified else fault[:ERROR] or "not in force when read back",
     )
     was = stage_of(quarantine, stage)
     if was is not None and was.done is not None and verified:

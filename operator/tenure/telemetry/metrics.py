@@ -94,6 +94,7 @@ BLOCKED_CAUSES: Final = (
     Reason.INVENTORY_STALE.value,
     Reason.MANAGED_BY_CONTROLLER.value,
     Reason.MISSING_RIGHT.value,
+    "NotEffective",
     Reason.PLATFORM_NAMESPACE.value,
     Reason.POLICY_CONFLICT.value,
     Reason.RECENTLY_USED.value,
@@ -413,6 +414,9 @@ class _State(Collector):
             for stage in quarantine.status.stages if quarantine.status else ():
                 stages[stage.name.value] += stage.done is not None
         yield _gauge("quarantines", "Quarantines in which a stage is in force.", ("stage",), _single(stages))
+        effective = _single(self._observed.effective())
+        said = "1: the stage was proven to be in force; 0: nothing is acted on."
+        yield _gauge("enforcement_effective", said, ("stage",), effective)
         queue = dict.fromkeys(QUEUE_REASONS, 0) | dict(self._observed.queue())
         yield _gauge("enforcement_queue_length", "Acts that wait, by reason.", ("reason",), _single(queue))
 

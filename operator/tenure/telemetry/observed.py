@@ -99,6 +99,9 @@ class Observed(Protocol):
     def queue(self) -> Mapping[str, int]:
         """Acts that wait, by reason (see metrics.QUEUE_REASONS)."""
 
+    def effective(self) -> Mapping[str, int]:
+        """1 for each stage that was proven to be in force, else 0."""
+
     def last_sync(self) -> Mapping[str, datetime]:
         """Per informer kind ("ServiceAccount", …): when the inventory last agreed with the API server (list, event or
         bookmark)."""
@@ -126,6 +129,9 @@ class Nothing:
         return {}
 
     def queue(self) -> Mapping[str, int]:
+        return {}
+
+    def effective(self) -> Mapping[str, int]:
         return {}
 
     def last_sync(self) -> Mapping[str, datetime]:

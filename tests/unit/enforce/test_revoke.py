@@ -77,7 +77,7 @@ class Found:
         self.waiting: dict[Key, str] = {}
         self.entered: list[str] = []
         self.marked: list[Key] = []
-        self.engine = self.ledger = self.queue = self
+        self.engine = self.ledger = self.queue = self.proof = self
 
     def now(self) -> datetime:
         return T0
@@ -103,6 +103,9 @@ class Found:
         return 1
 
     def fresh(self) -> str:
+        return ""
+
+    async def prove(self) -> str:
         return ""
 
     async def still_wanted(self, *_: Any) -> tuple[Wish, ...]:
