@@ -28,8 +28,9 @@ WORKERS ?= $(if $(CLUSTER),0,2)
 PARALLEL := -n $(WORKERS) --dist loadfile
 SLOWEST := --durations=15
 
-# Unset leaves the opt-in right to change bindings as it is; 1 gives it, 0 takes it away. DECIDERS likewise, empty for nobody.
+# Unset leaves the opt-in right to change bindings, and the opt-in stage, as they are; 1 gives, 0 takes away. DECIDERS likewise, empty for nobody.
 INSTALL_ENV := KUBECTL="$(KUBECTL)" $(if $(ENTITLEMENTS),ENTITLEMENTS=$(ENTITLEMENTS)) \
+  $(if $(DENYWRITES),DENYWRITES=$(DENYWRITES)) \
   $(if $(filter undefined,$(origin DECIDERS)),,DECIDERS="$(DECIDERS)")
 
 .PHONY: help

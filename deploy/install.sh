@@ -3,6 +3,7 @@
 # May be run again at any time.
 #   KUBECTL       the kubectl to use, with its options if any (default: kubectl)
 #   ENTITLEMENTS  1: also give the operator the right to change bindings; 0: take it away; unset: leave it as it is
+#   DENYWRITES    1: also install the policy behind the stage DenyWrites; 0: take it away; unset: leave it as it is
 #   DECIDERS      ServiceAccounts that may decide, such as system:serviceaccount:ci:approver, with commas between them;
 #                 empty: none; unset: leave it as it is (none, at first)
 #   TIMEOUT       seconds to wait until everything is effective (default: 120)
@@ -139,5 +140,17 @@ case ${ENTITLEMENTS:-} in
   "${kubectl[@]}" delete -f "$here/entitlements.yaml" --ignore-not-found >/dev/null
   "${kubectl[@]}" delete -f "$here/entitlements-limits.yaml" --ignore-not-found >/dev/null
   ;;
+esac
+case ${DENYWRITES:-} in
+1)
+  say "the stage DenyWrites (DENYWRITES=1)"
+  replace "$here/deny-writes.yaml"
+  ;;
+0)
+  say "taking away the stage DenyWrites (DENYWRITES=0)"
+  "${kubectl[@]}" delete -f "$here/deny-writes.yaml" --ignore-not-found >/dev/null
+  ;;
+"") ;;
+*) die "DENYWRITES is 1, 0 or unset" ;;
 esac
 say "installed"

@@ -68,7 +68,6 @@ def needed() -> tuple[Right, ...]:
         for verb in ("create", "patch", "delete")
     ]
     rights += [
-        Right("delete", IDENTITY_DECISIONS, "the ledger's end, after retention.decisions"),
         Right("patch", QUARANTINES, "quarantines", subresource="status"),
         Right("patch", SECRETS, "switching a token off and on"),
         Right("delete", SECRETS, "revocation"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support.audit import succeeded, violations, written
+from tests.support.audit import dry, succeeded, violations, written
 from tests.support.cluster import Cluster, eventually
 from tests.support.ground import Ground, ground
 from tests.support.proxy import durable
@@ -189,9 +189,16 @@ def test_nothing_it_asked_for_was_forbidden(life: Life) -> None:
     refused = [
         f"{event['verb']} {event['requestURI']}"
         for event in life.events
-        if event.get("responseStatus", {}).get("code") in (401, 403)
+        if event.get("responseStatus", {}).get("code") in (401, 403) and not dry(event)
     ]
     assert not refused
+
+
+def test_its_proofs_were_dry_runs_that_the_guard_refused(life: Life) -> None:
+    """But for the first, perhaps: the guard had just been written."""
+    answers = [event["responseStatus"]["code"] for event in life.events if dry(event)]
+    assert len(answers) > 1
+    assert set(answers[1:]) == {403}
 
 
 def test_what_it_only_observes_is_untouched(life: Life) -> None:

@@ -16,12 +16,17 @@ AUTHORED: Final = frozenset(
 
 
 def written(event: Json) -> str:
-    """What a request wrote, such as `patch quarantines/status`; "" for a read."""
-    if event["verb"] in READS:
+    """What a request wrote, such as `patch quarantines/status`; "" for a read and for a dry run."""
+    if event["verb"] in READS or dry(event):
         return ""
     about = event.get("objectRef", {})
     sub = f"/{about['subresource']}" if about.get("subresource") else ""
     return f"{event['verb']} {about.get('resource', event['requestURI'])}{sub}"
+
+
+def dry(event: Json) -> bool:
+    """Whether it was to write nothing, whatever the answer."""
+    return "dryRun=All" in event.get("requestURI", "")
 
 
 def succeeded(event: Json) -> bool:
@@ -34,16 +39,19 @@ def violations(events: Iterable[Json]) -> list[str]:
 
     It writes findings, Quarantines with their status and finalizer, guards, the status of the kinds people author,
     Events, the ConfigMap `tenure-state`, reviews of its own access, and Secrets: a label, or the end, of those that a
-    Quarantine of their namespace had named before. Requests that were refused count too: it should not even try.
+    Quarantine of their namespace had named before. Its dry runs
+    are about its synthetic identity alone. Requests that were refused count too: it should not even try.
     """
     found: list[str] = []
     quarantined: dict[str, set[str]] = {}
     for event in events:
         what = written(event)
-        if not what:
-            continue
         about = event.get("objectRef", {})
         namespace, name = about.get("namespace", ""), about.get("name", "")
+        if dry(event) and (about.get("resource"), namespace, name) != ("serviceaccounts", HOME, "tenure-proof"):
+            found.append(f"a dry run of {event['verb']} {about.get('resource')} {namespace}/{name}")
+        if not what:
+            continue
         if what == "patch quarantines" and succeeded(event):
             quarantined.setdefault(namespace, set()).add(name.rpartition("-")[0])
         if not _allowed(what, about, quarantined.get(namespace, set())):

@@ -73,7 +73,8 @@ def _finding(body: Mapping[str, Any]) -> str:
 
 def _guard(spec: Mapping[str, Any], namespace: str, where: str) -> str:
     if where == "bindings":
-        return "named" if any(namespace in name.split(":") for name in spec.get("subjects", {})) else "not named"
+        here = [part for part in ("subjects", "writers") if any(namespace in n.split(":") for n in spec.get(part, {}))]
+        return ", ".join({"subjects": "named", "writers": "held from writing"}[part] for part in here) or "not named"
     parts = [
         f"{len(spec[part])} {words}"
         for part, words in (

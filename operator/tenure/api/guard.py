@@ -65,6 +65,8 @@ class QuarantineGuardSpec(ApiModel):
     """Names of revoked token Secrets, refused to everybody."""
     subjects: Entries = Field(default_factory=dict)
     """User names of quarantined ServiceAccounts, for bindings from anywhere."""
+    writers: Entries = Field(default_factory=dict)
+    """User names of quarantined ServiceAccounts whose every write is refused, where that stage is installed."""
     groups: Entries = Field(default_factory=dict)
     """Groups of namespaces with quarantined ServiceAccounts, for bindings from anywhere."""
     exceptions: Requests = Field(default_factory=dict)

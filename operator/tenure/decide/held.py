@@ -7,6 +7,8 @@ from typing import Final
 HELD: Final = {
     "Audit": "No policy enforces here, so no act begins and no further step is taken. What was done stays.",
     "BlastRadius": "The act is due and waits: the policy's blast radius is used up for now. It is taken up by itself.",
+    "DenyWritesMissing": "The stage DenyWrites is not installed, so the identity's own writes go on where a token "
+    "still works; the other stages stand. `make install DENYWRITES=1` installs it.",
     "EnforcementOff": "The operator runs with --enforcement=off. No act begins; the clock goes on.",
     "InventoryStale": "The act is due and waits for a fresh inventory. It is taken up once the API server answers.",
     "ManagedByController": "Another controller writes this object back. Change its source; nothing is deleted.",

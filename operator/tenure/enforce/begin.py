@@ -137,6 +137,8 @@ class Beginning:
         record = self._means.store.secrets.get((key.namespace, key.name)) if key.kind == "Secret" else None
         type_ = record.type if record is not None else None
         wanted = {stage for w in wishes for stage in w.terms.stages}
+        if key.kind != "ServiceAccount":
+            wanted.discard(Stage.DENY_WRITES)  # a Secret writes nothing
         if type_ not in (None, TYPE_SERVICE_ACCOUNT_TOKEN):
             wanted = {Stage.GUARD}  # it is no token that could be switched off, and nobody's binding
         return QuarantineSpec(

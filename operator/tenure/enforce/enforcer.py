@@ -110,6 +110,7 @@ class Enforcer:
 
     def start(self) -> None:
         """Begins to act; the loop must have been started (a subject that was not judged yet is left alone)."""
+        self.consider(PROVE)  # first: what a stage rests on is known before one is looked at
         for finding in self._means.store.findings.values():
             # What held an act when the last process ended goes on holding it until we have looked: a restart alone
             # must not take the condition off and put it on again.
@@ -121,7 +122,6 @@ class Enforcer:
             self.consider(subject_of(quarantine))
         for namespace, _ in list(self._means.store.guards):
             self.consider(Key("QuarantineGuard", namespace, GUARD_NAME))
-        self.consider(PROVE)
         self._watches = self._means.proof.watch()
         self._task = asyncio.create_task(self._work(), name="enforce")
 
@@ -186,11 +186,14 @@ class Enforcer:
 
     async def _prove(self) -> None:
         """Looks whether what enforces is in force, and takes up what waited for that."""
-        before, fault = self._means.proof.fault, await self._means.proof.prove()
+        before, faults = self._means.proof.fault, dict(self._means.proof.faults)
+        fault = await self._means.proof.prove()
         self._means.queue.at(PROVE, self._means.now() + (AGAIN if fault else EVERY))
-        if before and not fault:
-            for key in [key for key, reason in self._means.blocked.items() if reason == "NotEffective"]:
+        if self._means.proof.faults != faults:
+            waiting = ("NotEffective", "DenyWritesMissing")
+            for key in [key for key, reason in self._means.blocked.items() if reason in waiting]:
                 self.consider(key)
+        if before and not fault:
             self.consider(PICK)
 
     async def _drive(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 
 from tenure.api.guard import GuardEntry, QuarantineGuardSpec
-from tenure.api.names import API_VERSION, GUARD_NAME, PROOF_ACCOUNT
+from tenure.api.names import API_VERSION, GUARD_NAME, PROOF_ACCOUNT, Stage
 from tenure.decide.hold import Quarantine
-from tenure.enforce.quarantine import is_other_secret
+from tenure.enforce.quarantine import is_other_secret, stage_of
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
@@ -50,6 +50,7 @@ class Guards:
             and wanted.withheld.items() <= near.withheld.items()
             and wanted.revoked_names.items() <= near.revoked_names.items()
             and wanted.subjects.items() <= far.subjects.items()
+            and wanted.writers.items() <= far.writers.items()
             and wanted.groups.keys() <= far.groups.keys()
         )
 
@@ -64,6 +65,7 @@ class Guards:
             and wanted.withheld.keys() <= here.withheld.keys()
             and wanted.revoked_names.keys() <= here.revoked_names.keys()
             and wanted.subjects.keys() <= home.subjects.keys()
+            and wanted.writers.keys() <= home.writers.keys()
             and wanted.groups.keys() <= home.groups.keys()
         )
 
@@ -81,6 +83,7 @@ class Guards:
         """Every namespace's quarantined identities, for bindings that may come from anywhere; and the synthetic
         identity on which the guard is proven."""
         subjects: dict[str, GuardEntry] = {}
+        writers: dict[str, GuardEntry] = {}
         groups: dict[str, GuardEntry] = {}
         proof = {PROOF_ACCOUNT: GuardEntry(quarantine=f"{self._home}/{PROOF_ACCOUNT}")}
         if self._observed:
@@ -89,15 +92,19 @@ class Guards:
                 for name, entry in held.spec.subjects.items():
                     if name.split(":")[2] not in self._observed:
                         subjects[name] = entry
+                for name, entry in held.spec.writers.items():
+                    if name.split(":")[2] not in self._observed:
+                        writers[name] = entry
                 for name, entry in held.spec.groups.items():
                     if name.rsplit(":", 1)[1] not in self._observed:
                         groups[name] = entry
         for quarantine in sorted(self._store.quarantines.values(), key=lambda q: (q.namespace, q.name)):
             entries = entries_of(quarantine, self._store)
             subjects.update(entries.subjects)
+            writers.update(entries.writers)
             groups.update(entries.groups)
         return self._with_unreadable(
-            self._home, QuarantineGuardSpec(service_accounts=proof, subjects=subjects, groups=groups)
+            self._home, QuarantineGuardSpec(service_accounts=proof, subjects=subjects, writers=writers, groups=groups)
         )
 
     def _with_unreadable(self, namespace: str, wanted: QuarantineGuardSpec) -> QuarantineGuardSpec:
@@ -110,7 +117,7 @@ class Guards:
         kept = {
             field: {name: entry for name, entry in getattr(held.spec, field).items() if entry.quarantine in unknown}
             | getattr(wanted, field)
-            for field in ("service_accounts", "secrets", "withheld", "revoked_names", "subjects", "groups")
+            for field in ("service_accounts", "secrets", "withheld", "revoked_names", "subjects", "writers", "groups")
         }
         return wanted.model_copy(update=kept)
 
@@ -179,11 +186,14 @@ def entries_of(quarantine: Quarantine, store: Store) -> QuarantineGuardSpec:
             secrets={} if gone else {subject.name: entry, **tokens},
             revoked_names=revoked,
         )
+    user = f"system:serviceaccount:{namespace}:{subject.name}"
     return QuarantineGuardSpec(
         service_accounts={subject.name: entry},
         secrets={name: e for name, e in tokens.items() if name not in revoked},
         revoked_names=revoked,
-        subjects={f"system:serviceaccount:{namespace}:{subject.name}": entry},
+        subjects={user: entry},
+        # From the moment that the stage's turn has come, which its status says first.
+        writers={user: entry} if stage_of(quarantine, Stage.DENY_WRITES) is not None else {},
         groups={f"system:serviceaccounts:{namespace}": entry},
     )
 

@@ -26,12 +26,14 @@ _SOURCES: Final = (
     "32-guard-secrets.yaml",
     "33-guard-bindings.yaml",
     "50-own-kinds.yaml",
+    "deny-writes.yaml",
 )
 _OF_STAGE: Final[Mapping[str, Stage]] = {
     "tenure-guard-tokens": Stage.GUARD,
     "tenure-guard-pods": Stage.GUARD,
     "tenure-guard-bindings": Stage.GUARD,
     "tenure-guard-secrets": Stage.DISABLE_TOKENS,
+    "tenure-deny-writes": Stage.DENY_WRITES,
 }
 """The stage that a policy carries; what is not listed holds the operator or its records: every stage rests on it."""
 
@@ -53,7 +55,7 @@ def stages_of(name: str) -> tuple[Stage, ...]:
         if first == policy or first.startswith(f"{policy}-"):
             # A token's label stays on by the guard on Secrets, which also refuses new ones: both stages rest on it.
             return (Stage.GUARD, Stage.DISABLE_TOKENS) if stage is Stage.DISABLE_TOKENS else (stage,)
-    return (Stage.GUARD, Stage.DISABLE_TOKENS)
+    return (Stage.GUARD, Stage.DISABLE_TOKENS, Stage.DENY_WRITES)
 
 
 def is_as_shipped(found: Any, wanted: Any) -> bool:

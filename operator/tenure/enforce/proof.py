@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 EVERY: Final = timedelta(hours=1)
 AGAIN: Final = timedelta(seconds=2)
 """While something is not effective; the watch is faster where a policy was changed."""
-PROVEN: Final = (Stage.GUARD, Stage.DISABLE_TOKENS)
+NEEDED: Final = (Stage.GUARD, Stage.DISABLE_TOKENS)
+"""Without them nothing is acted on."""
+PROVEN: Final = (*NEEDED, Stage.DENY_WRITES)
 _OURS: Final = {"labelSelector": "app.kubernetes.io/part-of=tenure"}
 _TOKEN: Final = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
 
@@ -50,12 +52,12 @@ class Proof:
 
     @property
     def fault(self) -> str:
-        """The first thing that is wrong, "" when every stage is effective."""
-        return next(filter(None, self.faults.values()), "")
+        """The first thing that is wrong, "" when every stage that is needed is effective."""
+        return next((self.faults[stage] for stage in NEEDED if self.faults[stage]), "")
 
     async def prove(self) -> str:
-        """Looks at all of it now. Returns what is wrong, "" when every stage is effective. Raises ApiError when the API
-        server cannot be asked."""
+        """Looks at all of it now. Returns what is wrong, "" when every stage that is needed is effective. Raises
+        ApiError when the API server cannot be asked."""
         faults = dict.fromkeys(PROVEN, "")
         try:
             for name, wrong in (await self._policies()).items():

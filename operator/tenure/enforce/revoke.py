@@ -20,13 +20,16 @@ MANAGED_AGAIN = timedelta(minutes=5)
 """When a Secret that another controller writes is looked at again; its own changes are seen at once."""
 
 
-async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
+async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...], missing: str = "") -> None:
     """Deletes the quarantined token Secrets once `revokeAt` has passed, no use is recent and the cap allows it.
     What costs no request is looked at first: one that waits for days is considered often."""
     at, left = quarantine.spec.revoke_at, unrevoked(quarantine)
     now = m.now()
     if at is None or not left or now < at:
-        m.unblock(key)
+        if missing:  # a stage that this installation does not have
+            m.block(key, missing)
+        else:
+            m.unblock(key)
         if at is not None and left:
             m.queue.at(key, at)
         return

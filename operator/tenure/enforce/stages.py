@@ -27,7 +27,12 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
     if m.guards.lacks(quarantine):
         await m.guards.rebuild(quarantine.namespace)
     previous: datetime | None = None
+    missing = ""
     for stage in quarantine.spec.stages:
+        not_here = WORK[stage].held(m)
+        if not_here:
+            missing = missing or not_here
+            continue
         done = stage_of(quarantine, stage)
         finished = done is not None and done.verified is not None
         if finished:
@@ -46,7 +51,7 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
         previous = done.done if done else None
     m.waiting.pop(key, None)
     quarantine = await _notice_use(m, key, quarantine, wishes)
-    await revoke.when_due(m, key, quarantine, wishes)
+    await revoke.when_due(m, key, quarantine, wishes, missing)
 
 
 def _renewed(m: Means, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> QuarantineSpec:

@@ -90,6 +90,7 @@ BLOCKED_CAUSES: Final = (
     "Audit",
     Reason.BLAST_RADIUS.value,
     Reason.CEILING.value,
+    "DenyWritesMissing",
     "EnforcementOff",
     Reason.INVENTORY_STALE.value,
     Reason.MANAGED_BY_CONTROLLER.value,

@@ -8,11 +8,15 @@ from typing import Final, Protocol
 from tenure.api.names import Stage
 from tenure.decide.hold import Quarantine
 from tenure.enforce.means import Means
-from tenure.enforce.work import disable_tokens, guard
+from tenure.enforce.work import deny_writes, disable_tokens, guard
 
 
 class Work(Protocol):
     """A module of this package. Each function may raise ApiError; then it is called again."""
+
+    def held(self, m: Means, /) -> str:
+        """Why the stage is not to be had in this installation (a key of decide.held.HELD), "" when it is. The other
+        stages are carried out without it."""
 
     async def carry_out(self, m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bool]:
         """Stores the pre-image, acts, and reads back. The Quarantine as it then stands, and whether the effect was
@@ -28,5 +32,7 @@ class Work(Protocol):
         """Restores the pre-image. Returns what was not given back, each with the reason."""
 
 
-WORK: Final = MappingProxyType[Stage, Work]({Stage.GUARD: guard, Stage.DISABLE_TOKENS: disable_tokens})
+WORK: Final = MappingProxyType[Stage, Work](
+    {Stage.GUARD: guard, Stage.DISABLE_TOKENS: disable_tokens, Stage.DENY_WRITES: deny_writes}
+)
 """The stages this version carries out, mildest first; others that a policy names are left out of the intent."""

@@ -6,6 +6,10 @@ from tenure.decide.hold import Quarantine
 from tenure.enforce.means import Means
 
 
+def held(m: Means, /) -> str:
+    return ""
+
+
 async def carry_out(m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bool]:
     await m.guards.rebuild(quarantine.namespace)
     return quarantine, await m.guards.in_force(quarantine.namespace, quarantine)
