@@ -84,7 +84,7 @@ demo: $(STAMP) ## from an unowned token to a refused one, with times (CLUSTER=cu
 
 # What people decide is tested on the oldest Kubernetes too: it stamps nothing, and checks what people write instead.
 DECIDING := $(addprefix tests/cluster/test_,$(addsuffix .py,admission_claims admission_own_kinds attackers clocks commands \
-  escalation exceptions inventory_command metrics owners pending verdicts))
+  escalation exceptions inventory_command metrics owners pending release_all verdicts))
 
 .PHONY: test
 test: lint test-unit test-cluster $(if $(CLUSTER),,test-oldest) ## lint, unit tests, cluster tests

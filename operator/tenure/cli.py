@@ -263,9 +263,49 @@ for _verdict, _summary in (
     ("Attest", "Attest that a claim or an exception still holds: its review starts anew."),
     ("Quarantine", "Quarantine what a finding is about, now: a loss of use that can be undone."),
     ("Revoke", "Revoke what a finding is about, for good."),
-    ("Release", "Release a quarantine: what was taken is given back."),
 ):
     app.command(_verdict.lower(), help=f"{_summary}\n\n{_SHOWN_FIRST}")(_deciding(_verdict))
+
+
+@app.command(help=f"Release a quarantine, or all of them: what was taken is given back.\n\n{_SHOWN_FIRST}")
+def release(
+    reason: WhyDecided,
+    target: Annotated[
+        str | None, typer.Argument(metavar="KIND/NAME", help="Such as quarantine/serviceaccount-ci-6d0f1a.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Where it lives; with --all: only there.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every quarantine, for the bad night; one that fails stops no other.")
+    ] = False,
+    verb: VerbUsed = None,
+    only_print: OnlyPrint = False,
+    yes: Yes = False,
+    timeout: Timeout = 30.0,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    from tenure.report.connection import Failure
+    from tenure.report.release_all import Everything, release_all
+
+    if not everything:
+        if target is None or namespace is None:
+            _fail("release takes KIND/NAME and -n NAMESPACE, or --all.")
+        _decide("Release", target, namespace, reason, verb, only_print, yes, timeout, kubeconfig, context)
+    if target is not None or only_print:
+        _fail("--all takes neither KIND/NAME nor --print.")
+    asked = Everything(namespace=namespace or "", reason=reason, verb=verb or "release", yes=yes, timeout=timeout)
+    try:
+        status = release_all(_settings(kubeconfig=kubeconfig, context=context), asked, _asker())
+    except Failure as error:
+        _fail(str(error))
+    raise typer.Exit(status)
+
+
+def _asker() -> Callable[[str], str] | None:
+    """Asks whoever sits at the terminal; None where nobody does."""
+    return input if sys.stdin.isatty() and sys.stdout.isatty() else None
 
 
 def _decide(
@@ -295,9 +335,8 @@ def _decide(
         yes=yes,
         timeout=timeout,
     )
-    somebody = sys.stdin.isatty() and sys.stdout.isatty()
     try:
-        status = decide(settings, order, input if somebody else None)
+        status = decide(settings, order, _asker())
     except Failure as error:
         _fail(str(error))
     raise typer.Exit(status)

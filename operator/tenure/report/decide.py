@@ -104,7 +104,7 @@ def decide(settings: Settings, order: Order, ask: Callable[[str], str] | None) -
                 if order.only_print:
                     yaml.safe_dump(written, sys.stdout, sort_keys=False, allow_unicode=True)
                     return DONE
-                if ask is not None and not order.yes and not _confirmed(ask):
+                if ask is not None and not order.yes and not confirmed(ask, "Decide this? [y/N] "):
                     print("Nothing was decided.")
                     return UNDONE
                 return runner.run(_carry_out(kube, written, order.timeout))
@@ -115,9 +115,10 @@ def decide(settings: Settings, order: Order, ask: Callable[[str], str] | None) -
             runner.run(kube.close())
 
 
-def _confirmed(ask: Callable[[str], str]) -> bool:
+def confirmed(ask: Callable[[str], str], question: str) -> bool:
+    """Only yes is yes."""
     try:
-        return ask("Decide this? [y/N] ").strip().lower() in ("y", "yes")
+        return ask(question).strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):
         print()
         return False
@@ -203,7 +204,7 @@ async def _carry_out(kube: Kube, written: dict[str, Any], patience: float) -> in
     print(f"identitydecision/{name} made.")
     if not patience:
         return DONE
-    status = await _outcome(kube, name, namespace, patience)
+    status = await outcome(kube, name, namespace, patience)
     if status is None:
         print(
             f"It stands, and the operator has not taken it up within {patience:g} s. It counts from now, also if the "
@@ -217,7 +218,7 @@ async def _carry_out(kube: Kube, written: dict[str, Any], patience: float) -> in
     return DONE if status.outcome is DecisionOutcome.COUNTED else UNDONE
 
 
-async def _outcome(kube: Kube, name: str, namespace: str, patience: float) -> IdentityDecisionStatus | None:
+async def outcome(kube: Kube, name: str, namespace: str, patience: float) -> IdentityDecisionStatus | None:
     """What the operator made of the decision; None when nothing came of it within the time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + patience
