@@ -119,7 +119,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with ground(tmp_path_factory.mktemp("operator"), arguments=("--log-level", "debug")) as made:
         cluster = made.cluster
         later = deadline("LegacyToken", "CredentialTooOld", within="90d", action="Nothing")
-        cluster.create(policy("revoked", deadline("Unowned", revoke_after="3s"), later, labels={"path": "revoked"}))
+        # What is revoked is no subject any more: of the few that are left, all acts of an hour would be more than all.
+        free = {"maxActions": 1000, "maxPercentPerNamespace": 100, "window": "1s"}
+        entry = deadline("Unowned", revoke_after="3s")
+        cluster.create(policy("revoked", entry, later, labels={"path": "revoked"}, blastRadius=free))
         cluster.create(policy("claimed", deadline("Unowned"), later, labels={"path": "claimed"}))
         # A quarantined identity gets no further token: nothing is acted on before all is planted.
         planting = policy(
@@ -160,7 +163,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             )
 
         eventually(revoked, LONG, what="revoked")
-        cluster.create(claim(namespaces["claimed"], "team", accounts=[marker]), user="carla")
+        cluster.create(claim(namespaces["claimed"], "team"), user="carla")
         eventually(lambda: not cluster.list("quarantines", namespaces["claimed"]), LONG, what="released")
         made.settle()
         yield scene
