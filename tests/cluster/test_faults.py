@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,9 +15,8 @@ import pytest
 
 from tests.support.audit import violations
 from tests.support.cluster import ApiError, Cluster, eventually
-from tests.support.crash import FULL, account_with_tokens
 from tests.support.ground import Ground, ground, of_namespace
-from tests.support.proxy import CONFLICT, SERVER_ERROR, TOO_MANY_REQUESTS, Fault, LoseAnswer, Request, Write
+from tests.support.proxy import SERVER_ERROR
 from tests.support.rest import Json
 from tests.support.scenario import (
     HOME,
@@ -37,19 +35,12 @@ from tests.support.scenario import (
     token_of,
     token_secret,
 )
-from tests.support.snapshot import difference, snapshot, state
-from tests.support.sweep import name_of
+from tests.support.snapshot import state
 
 pytestmark = [pytest.mark.local]
 
 LATER = "90d"
 LONG = 60.0  # seconds; two are usual, the rest is for a busy machine
-FAULTS = {
-    "conflict": CONFLICT,
-    "too-many-requests": TOO_MANY_REQUESTS,
-    "server-error": SERVER_ERROR,
-    "lost-answer": LoseAnswer(),
-}
 
 
 @pytest.fixture(scope="module")
@@ -108,58 +99,7 @@ def pass_by(moment: datetime) -> None:
     eventually(lambda: datetime.now(UTC) > moment, LONG, what=f"{moment} is over")
 
 
-# Writes that fail ----------------------------------------------------------------------------------------------------
-
-
-def test_a_write_that_fails_once_is_made_again_whichever_it_is(here: Ground) -> None:
-    """Every write of the path, in namespaces of their own, all at once: each is lost once, and fails once in one of the
-    other ways; with SWEEP=full in each of them."""
-    calm = place(here, "now", "calm")
-    here.proxy.reset()
-    account_with_tokens(here, calm)
-    quarantined(here, calm)
-    here.settle(match=of_namespace(calm))
-    expected = snapshot(here.cluster, calm)
-    names = dict.fromkeys(name_of(write, calm) for write in here.proxy.writes(of_namespace(calm)))
-    assert len(names) >= 15, list(names)
-
-    def disturbed(case: tuple[str, str]) -> tuple[str, str, str, Fault]:
-        name, kind = case
-        namespace = place(here, "now", kind)
-        fault = here.proxy.fault(named(name, namespace), FAULTS[kind])
-        account_with_tokens(here, namespace)
-        return name, kind, namespace, fault
-
-    refusals = [kind for kind in FAULTS if kind != "lost-answer"]
-    planned = [
-        (name, kind)
-        for n, name in enumerate(names)
-        for kind in (FAULTS if FULL else (refusals[n % len(refusals)], "lost-answer"))
-    ]
-    with ThreadPoolExecutor(8) as pool:
-        cases = list(pool.map(disturbed, planned))
-    missed = []
-    for name, kind, namespace, fault in cases:
-        where = f"{kind} at {name}"
-
-        def same(namespace: str = namespace, where: str = where) -> bool:
-            lines = difference(expected, snapshot(here.cluster, namespace))
-            assert not lines, f"{where}: " + "\n".join(lines)
-            return True
-
-        eventually(same, LONG, 0.3, what=where)
-        if not fault.hits:
-            missed.append(where)
-    # Two finding states may fall into one write; nothing else may be missing.
-    assert all("Quarantine started" in where for where in missed), missed
-    counted = [opening for opening in state(here.cluster)["counted"] if opening.split("/")[0] in {c[2] for c in cases}]
-    assert len(counted) == len(cases)
-    print(f"\n{len(cases) - len(missed)} writes failed once: {len(names)} writes, {len(planned)} faults")
-
-
-def named(name: str, namespace: str) -> Callable[[Request], bool]:
-    here = of_namespace(namespace)
-    return lambda request: here(request) and isinstance(request, Write) and name_of(request, namespace) == name
+# Writes that fail, besides test_failing_writes.py --------------------------------------------------------------------
 
 
 def test_one_subject_that_cannot_be_quarantined_holds_up_no_other(here: Ground) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from tests.support.audit import violations
 from tests.support.cluster import Cluster, eventually
 from tests.support.ground import Ground, ground, of_namespace
-from tests.support.proxy import Request, Write
+from tests.support.proxy import CONFLICT, SERVER_ERROR, TOO_MANY_REQUESTS, Answer, Fault, LoseAnswer, Request, Write
 from tests.support.rest import Json
 from tests.support.scenario import (
     claim,
@@ -48,6 +48,12 @@ RECOVERY = 60.0  # seconds; one is usual, the rest is for a busy machine
 POLL = 0.3  # seconds; many namespaces are waited for at once, and the operator needs the processor
 
 LATER = "90d"
+FAULTS: dict[str, Answer | LoseAnswer] = {
+    "conflict": CONFLICT,
+    "too-many-requests": TOO_MANY_REQUESTS,
+    "server-error": SERVER_ERROR,
+    "lost-answer": LoseAnswer(),
+}
 
 
 @dataclass(frozen=True)
@@ -352,6 +358,50 @@ class Sweep:
             f"{prepared - began:.0f} s to prepare, {time.monotonic() - prepared:.0f} s to sweep"
         )
 
+    def fail(self, path: Path) -> None:
+        """Every write of the path fails once, in namespaces of their own and all at once: refused, postponed, failed,
+        or its answer lost, one after the other; with SWEEP=full in each of these ways. All end in the same state."""
+        try:
+            self._fail(path)
+        except BaseException:
+            print(self.operator.log_tail(60))
+            raise
+
+    def _fail(self, path: Path) -> None:
+        expected, recorded = self.undisturbed(path)
+        names = list(dict.fromkeys([*recorded, *sorted(path.writes)]))
+        kinds = list(FAULTS)
+        planned = [
+            (name, kind) for n, name in enumerate(names) for kind in (kinds if FULL else (kinds[n % len(kinds)],))
+        ]
+        position = self.ground.position()
+        places = self.namespaces(path, len(planned))
+        before = outcomes(self.cluster)
+
+        def disturbed(case: tuple[tuple[str, str], str]) -> tuple[str, str, Fault]:
+            (name, kind), namespace = case
+            fault = self.proxy.fault(named(name, namespace), FAULTS[kind])
+            path.trigger(self.ground, namespace)
+            return f"{kind} at {name}", namespace, fault
+
+        with ThreadPoolExecutor(8) as pool:
+            cases = list(pool.map(disturbed, zip(planned, places, strict=True)))
+        missed = set()
+        for where, namespace, fault in cases:
+            self.converged(namespace, expected, f"{path.title}: {where}")
+            path.check(self.ground, namespace)
+            if not fault.hits:
+                missed.add(where.partition(" at ")[2])
+                fault.remove()
+        assert missed <= path.sometimes, f"{path.title}: writes that did not occur, so did not fail: {sorted(missed)}"
+        self.acts_once(position, path)
+        rise = outcomes(self.cluster) - before
+        assert rise == path.counted * len(cases), (
+            f"{path.title}: {rise} outcomes were counted in {len(cases)} namespaces"
+        )
+        self.points += len(cases) - len(missed)
+        print(f"\n{path.title}: {len(cases)} failed writes, {len(names)} writes")
+
     def point(
         self, path: Path, namespace: str, expected: Json, n: int, when: When, match: Callable[[Request], bool]
     ) -> str:
@@ -449,4 +499,4 @@ def sweeping(directory: Directory, paths: Iterable[Path]) -> Iterator[Sweep]:
         swept = Sweep(made)
         yield swept
         assert not violations(made.audit())
-        print(f"\n{swept.points} crash points in all")
+        print(f"\n{swept.points} points in all, all of them ended in the same state")

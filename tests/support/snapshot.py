@@ -108,7 +108,7 @@ def _of_namespace(guard: Json | None, namespace: str) -> Json:
     spec = (guard or {}).get("spec", {})
     return {
         part: {name: entry for name, entry in spec.get(part, {}).items() if namespace in name.split(":")}
-        for part in ("subjects", "groups")
+        for part in ("subjects", "writers", "groups")
     }
 
 
