@@ -12,7 +12,7 @@ import pytest
 from tests.support import scenario
 from tests.support.cluster import REPOSITORY, ApiError, Cluster, eventually
 from tests.support.operator import Operator
-from tests.support.scenario import HOME, RBAC, deadline, phase_of, policy, quarantine_of
+from tests.support.scenario import HOME, OFF, RBAC, deadline, phase_of, policy, quarantine_of, switched_off, token_of
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
 
@@ -157,3 +157,36 @@ def test_the_documented_line_frees_a_namespace_that_holds_a_quarantine(
         cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": place}})
     free(cluster, place)
     eventually(lambda: cluster.get("namespaces", place) is None, 60, what="its end")
+
+
+@pytest.mark.parametrize("made", ["1.33", "1.36"], indirect=True)
+def test_after_a_reinstallation_the_quarantine_alone_suffices(made: tuple[Cluster, Operator, str]) -> None:
+    """The operator's memory, its findings and guards are gone, and its policies were installed anew: what stands in the
+    Quarantine gives back what was taken, once."""
+    cluster, operator, place = made
+    operator.kill()
+    held = quarantine_of(cluster, place, "ci")
+    assert held is not None
+    assert switched_off(cluster, place, "ci-token")
+    cluster.patch("governancepolicies", "held", {"spec": {"suspend": True}})
+    no_policies(cluster, operator)
+    cluster.delete("configmaps", "tenure-state", HOME)
+    for found in cluster.list("identityfindings", place):
+        eventually(lambda name=found["metadata"]["name"]: gone(cluster, name, place))  # type: ignore[misc]
+    cluster.delete("quarantineguards", "guard", place)
+    cluster.install()
+    scenario.releaser(cluster, "rita")
+    operator.start()
+    operator.wait_ready()
+    cluster.delete("quarantines", held["metadata"]["name"], place, user="rita")
+    eventually(lambda: quarantine_of(cluster, place, "ci") is None, 60, what="released")
+    token = cluster.get("secrets", "ci-token", place)
+    assert token is not None
+    assert OFF not in token["metadata"].get("labels", {})
+    assert cluster.token_works(token_of(cluster, place, "ci-token"))
+
+
+def gone(cluster: Cluster, name: str, place: str) -> bool:
+    """Deletes the finding; the policies that protect it stay in force for a second after they are gone."""
+    cluster.delete("identityfindings", name, place)
+    return cluster.get("identityfindings", name, place) is None
