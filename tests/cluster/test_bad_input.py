@@ -244,7 +244,7 @@ def test_the_longest_names_are_quarantined_refused_and_released(governed: Cluste
     assert len(LONG) == 253
     token_name = "t" + LONG[1:]
     governed.create(owner(named))
-    scenario.govern(governed, policy(place, deadline("Unowned", within="2s"), labels={"test": place}))
+    scenario.govern(governed, policy(place, deadline("Unowned", within="6s"), labels={"test": place}))
     scenario.identity(governed, place, LONG, [token_name])
     value = scenario.token_of(governed, place, token_name)
     assert governed.token_works(value)
