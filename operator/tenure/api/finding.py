@@ -46,6 +46,8 @@ class FindingSubject(ApiModel):
     namespace: ShortText | None = None
     name: NameText
     uid: ShortText = ""
+    entitlement: NameText | None = None
+    """Of a binding: the role and the subject that is bound, as ClusterRole/edit/ServiceAccount:payments:ci."""
 
 
 class IdentityFindingSpec(ApiModel):

@@ -69,6 +69,8 @@ class QuarantineGuardSpec(ApiModel):
     """User names of quarantined ServiceAccounts whose every write is refused, where that stage is installed."""
     groups: Entries = Field(default_factory=dict)
     """Groups of namespaces with quarantined ServiceAccounts, for bindings from anywhere."""
+    entitlements: Entries = Field(default_factory=dict)
+    """Subjects that stay out of one binding, as "namespace/binding ServiceAccount:namespace:name"."""
     exceptions: Requests = Field(default_factory=dict)
     """In the object `decisions`: every exception of the namespace, by name."""
     claims: States = Field(default_factory=dict)

@@ -40,6 +40,8 @@ class QuarantineSubject(ApiModel):
     uid: Uid
     type: ShortText | None = None
     """Of a Secret: its type."""
+    entitlement: Annotated[str, Field(max_length=512)] | None = None
+    """Of a binding: the role and the subject that is taken out, as ClusterRole/edit/ServiceAccount:payments:ci."""
 
 
 class QuarantineSpec(ApiModel):

@@ -42,6 +42,10 @@ def _way_out(rule: Rule, key: Key) -> str:
         Rule.LEGACY_TOKEN: (
             f"Move its user to bound tokens (`kubectl create token`) and delete the Secret, {_WAIVER}."
         ),
+        Rule.ENTITLEMENT_UNDECLARED: (
+            f"List it in spec.entitlements of a claim on {key.form}, or take the subject out of {key.kind}/{key.name}, "
+            f"{_WAIVER}."
+        ),
         Rule.CREDENTIAL_TOO_OLD: f"Rotate it under a new name and delete this one, {_WAIVER}.",
     }.get(rule, f"Fix it, {_WAIVER}.")
     return text.format(rule=rule.value) if "{rule}" in text else text

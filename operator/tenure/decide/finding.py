@@ -61,6 +61,10 @@ TEXT = 200
 LINES = 8
 
 
+_RBAC = "rbac.authorization.k8s.io/v1"
+_API_VERSIONS = {"ServiceAccount": "v1", "Secret": "v1", "RoleBinding": _RBAC, "ClusterRoleBinding": _RBAC}
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What should be stored and what should happen next."""
@@ -90,7 +94,8 @@ class Step:
 
 def finding_name(key: Key, rule: Rule) -> str:
     """Lineage name: deleting and re-creating the subject leads to the same object."""
-    digest = hashlib.sha256("\0".join((key.namespace, key.kind, key.name, rule.value)).encode()).hexdigest()
+    lineage = (key.namespace, key.kind, key.name, *((key.part,) if key.part else ()), rule.value)
+    digest = hashlib.sha256("\0".join(lineage).encode()).hexdigest()
     return f"{rule.value.lower()}-{digest[:20]}"
 
 
@@ -448,7 +453,7 @@ def _described(
     steps = history(before) if before is not None and before.opening == after.opening else ()
     return after.model_copy(
         update={
-            "subject": f"{evaluation.key.kind}/{evaluation.key.name}",
+            "subject": _subject(evaluation.key),
             "risk": FindingRisk(level=violation.risk.level, reasons=violation.risk.reasons),
             "class_": evaluation.ownership.class_,
             "message": violation.message[:MESSAGE],
@@ -463,6 +468,11 @@ def _described(
             and ManagedBy(manager=managed.manager, name=managed.name, lever=lever(managed)[:TEXT]),
         }
     )
+
+
+def _subject(key: Key) -> str:
+    """What a reader of the column `Subject` looks for."""
+    return f"{key.kind}/{key.name}{f' {key.form}' if key.part else ''}"
 
 
 def _not_before(status: IdentityFindingStatus, terms: Terms) -> datetime | None:
@@ -525,11 +535,12 @@ def _spec(
         rule=rule,
         revision=(old.revision + (1 if changed else 0)) if old else 1,
         subject=FindingSubject(
-            api_version="v1" if key.kind in ("ServiceAccount", "Secret") else API_VERSION,
+            api_version=_API_VERSIONS.get(key.kind, API_VERSION),
             kind=key.kind,
-            namespace=key.namespace or None,
+            namespace=key.namespace if key.namespace and key.kind != "ClusterRoleBinding" else None,
             name=key.name,
             uid=uid,
+            entitlement=key.part or None,
         ),
     )
 

@@ -30,7 +30,7 @@ from tenure.enforce.guards import Guards
 from tenure.enforce.means import Means
 from tenure.enforce.proof import AGAIN, EVERY, Proof
 from tenure.enforce.quarantine import is_being_revoked, is_record, subject_of
-from tenure.inventory.store import Store
+from tenure.inventory.store import Store, subject_key
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, Invalid
 from tenure.model.keys import Key
@@ -116,8 +116,7 @@ class Enforcer:
             # must not take the condition off and put it on again.
             conditions = finding.status.conditions if finding.status else ()
             for reason in (c.reason for c in conditions if c.type == ConditionType.BLOCKED and c.reason in HELD):
-                about_it = finding.spec.subject
-                self._means.blocked[Key(about_it.kind, about_it.namespace or "", about_it.name)] = reason
+                self._means.blocked[subject_key(finding)] = reason
         for quarantine in self._means.store.quarantines.values():
             self.consider(subject_of(quarantine))
         for namespace, _ in list(self._means.store.guards):

@@ -7,11 +7,12 @@ from datetime import datetime
 from tenure.api.names import FINALIZER, TYPE_SERVICE_ACCOUNT_TOKEN, Stage, Verdict
 from tenure.api.quarantine import DisabledToken, QuarantineStatus, Revoked, StageStatus
 from tenure.decide.hold import Quarantine
+from tenure.inventory.store import subject_key
 from tenure.model.keys import Key
 
 
 def subject_of(quarantine: Quarantine) -> Key:
-    return Key(quarantine.spec.subject.kind, quarantine.namespace, quarantine.spec.subject.name)
+    return subject_key(quarantine)
 
 
 def is_other_secret(quarantine: Quarantine) -> bool:

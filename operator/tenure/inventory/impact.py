@@ -8,12 +8,25 @@ ServiceAccounts, bindings) and left coarse where they are rare (policies, owners
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, cast
 
-from tenure.api.names import LABEL_OWNER, TargetKind
+from tenure.api.names import LABEL_OWNER, SubjectKind, TargetKind
 from tenure.api.policy import GovernancePolicySpec
+from tenure.inventory import entitlements
 from tenure.inventory.snapshot import Shared, debt_of, identity_of, is_about, subjects, tokens_of
-from tenure.inventory.store import Claim, Decision, Finding, Held, Owner, QuarantineRecord, Store, service_account_of
+from tenure.inventory.store import (
+    Claim,
+    Decision,
+    Finding,
+    Held,
+    Owner,
+    QuarantineRecord,
+    Store,
+    service_account_of,
+    subject_key,
+)
 from tenure.model.evaluation import ExceptionRecord, Policy
 from tenure.model.facts import Record
 from tenure.model.keys import Key
@@ -23,6 +36,7 @@ from tenure.rules.coverage import rank
 from tenure.rules.secrets import is_credential, is_token
 
 R = TypeVar("R")
+_NEVER: Final = datetime.fromtimestamp(0, UTC)
 
 
 def affected(store: Store, kind: str, old: Held | None, new: Held | None) -> set[Key]:
@@ -91,6 +105,7 @@ def _everything_in(store: Store, namespace: str) -> Iterator[Key]:
     yield from (Key("Secret", namespace, found.name) for found in store.secrets_in(namespace))
     yield from (Key("OwnedIdentity", namespace, found.name) for found in store.claims_in(namespace))
     yield from (Key("IdentityException", namespace, found.name) for found in store.exceptions_in(namespace))
+    yield from entitlements.around(store, namespace)
 
 
 # --- ServiceAccounts and Secrets
@@ -102,6 +117,7 @@ def _service_account(store: Store, old: ServiceAccount | None, new: ServiceAccou
     tokens = store.tokens_of(namespace, name)
     yield Key("ServiceAccount", namespace, name)
     yield from (Key("Secret", namespace, token.name) for token in tokens)
+    yield from entitlements.of_account(store, namespace, name)
     yield from _claims_on(store, namespace, (*sides, *tokens))
     yield from _exceptions_about(store, namespace, sides)
     yield from _indebted(store, Key("ServiceAccount", namespace, name), sides)
@@ -158,6 +174,8 @@ def _indebted(store: Store, key: Key, sides: Sequence[Record]) -> Iterator[Key]:
 
 
 def _kind(record: Record) -> str:
+    if isinstance(record, Binding):
+        return "RoleBinding" if record.namespace else "ClusterRoleBinding"
     return record.kind if isinstance(record, Authored) else type(record).__name__
 
 
@@ -189,8 +207,24 @@ def _decides(store: Store, side: Binding | Role) -> bool:
 
 
 def _binding(store: Store, old: Binding | None, new: Binding | None) -> Iterator[Key]:
-    graded = any(_grades(store, side) for side in _both(old, new))
-    yield from _bound(store, list(_both(old, new)), graded=graded)
+    sides = list(_both(old, new))
+    graded = any(_grades(store, side) for side in sides)
+    yield from _bound(store, sides, graded=graded)
+    yield from _entitlements(store, old, new)
+    yield from _exceptions_about(store, sides[0].namespace or store.home, sides)
+    for key in {key for side in sides for key in entitlements.of(side, store.home)}:
+        yield from _indebted(store, key, sides)
+
+
+def _entitlements(store: Store, old: Binding | None, new: Binding | None) -> Iterator[Key]:
+    """Those that came or went; where the binding is another in anything but its subjects, all of them."""
+    before, after = (entitlements.of(side, store.home) if side is not None else {} for side in (old, new))
+    if old is not None and new is not None and replace(old, subjects=()) == replace(new, subjects=()):
+        yield from before.keys() ^ after.keys()
+        return
+    yield from before.keys() | after.keys()
+    for side in _both(old, new):
+        yield from entitlements.within(store, side)
 
 
 def _role(store: Store, old: Role | None, new: Role | None) -> Iterator[Key]:
@@ -198,7 +232,10 @@ def _role(store: Store, old: Role | None, new: Role | None) -> Iterator[Key]:
         return
     for namespace, name in {(role.namespace, role.name) for role in _both(old, new)}:
         kind = "Role" if namespace else "ClusterRole"
-        yield from _bound(store, store.bindings_of_role(kind, namespace, name), graded=True)
+        bindings = store.bindings_of_role(kind, namespace, name)
+        yield from _bound(store, bindings, graded=True)
+        for binding in bindings:
+            yield from entitlements.within(store, binding)
 
 
 def _grades(store: Store, binding: Binding) -> bool:
@@ -258,8 +295,10 @@ def _elevated(store: Store, namespaces: Iterable[str]) -> Iterator[Key]:
         before = shared.last_critical(namespace)
         if before is None or before == shared.critical(namespace):
             continue
-        here = (binding for binding in store.bindings.values() if binding.namespace == namespace)
+        here = store.bindings_in(namespace)
         runners = [binding for binding in here if _runs_pods(store, binding)]
+        for binding in runners:
+            yield from entitlements.within(store, binding)
         # Being elevated makes nobody Critical by its own grades: this goes one step and ends.
         yield from _identities(store, *_reached(store, runners), graded=True)
 
@@ -294,8 +333,7 @@ def _matters(store: Store, key: Key, pod: Pod, users: Iterable[Pod]) -> bool:
     """Whether it makes a difference to the subject that the pod began or ceased to use it."""
     if all(other.finished or other.name == pod.name for other in users):
         return True
-    subjects_held = (found.spec.subject for found in store.quarantines_in(key.namespace))
-    return any((held.kind, held.name) == (key.kind, key.name) for held in subjects_held)
+    return any(subject_key(held) == key for held in store.quarantines_in(key.namespace))
 
 
 def _namespace(store: Store, old: Namespace | None, new: Namespace | None) -> Iterator[Key]:
@@ -318,12 +356,23 @@ def _claim(store: Store, old: Claim | None, new: Claim | None) -> Iterator[Key]:
         return
     covered = list(_covered(store, sides))
     yield from (Key(type(record).__name__, namespace, record.name) for record in covered)
+    yield from _entitlements_under(store, sides)
     yield from (Key("OwnedIdentity", namespace, claim.name) for claim in store.claims_in(namespace))
 
 
 def _substance(authored: Claim | Owner | Policy) -> tuple[object, ...]:
     """What others see of an authored object: its spec and its stamps, not its status."""
     return (authored.uid, authored.created, authored.spec_changed, authored.spec)
+
+
+def _entitlements_under(store: Store, claims: Iterable[Claim]) -> Iterator[Key]:
+    """Those of the ServiceAccounts that the claims cover. One that is bound before it is there may be covered by its
+    name, or by a selector that takes everything."""
+    for namespace in {claim.namespace for claim in claims}:
+        for key, account in entitlements.of_accounts_in(store, namespace):
+            record = store.service_accounts.get(account) or ServiceAccount(*account, uid="", created=_NEVER)
+            if any(rank(claim, record, platform=False) for claim in claims if claim.namespace == namespace):
+                yield key
 
 
 def _covered(store: Store, claims: Iterable[Claim]) -> Iterator[ServiceAccount | Secret]:
@@ -347,15 +396,25 @@ def _with_targets(store: Store, sides: list[ExceptionRecord]) -> Iterator[Key]:
     """An exception, and what it targets, or targeted before."""
     namespace = sides[0].namespace
     yield Key("IdentityException", namespace, sides[0].name)
+    kinds = {side.spec.target.kind.value for side in sides}
+    kinds.update(match.kind for side in sides if side.status is not None for match in side.status.matched)
+    bindings = store.bindings_in(namespace) if SubjectKind.ROLE_BINDING in kinds else ()
+    clusterwide = store.bindings_in("") if SubjectKind.CLUSTER_ROLE_BINDING in kinds and namespace == store.home else ()
     targets: tuple[Record, ...] = (
         *store.service_accounts_in(namespace),
         *store.secrets_in(namespace),
         *store.claims_in(namespace),
+        *bindings,
+        *clusterwide,
     )
     for record in targets:
         kind = _kind(record)
         if any(_targets(exception, kind, record) for exception in sides):
-            yield Key(kind, namespace, record.name)
+            yield from (
+                entitlements.within(store, record)
+                if isinstance(record, Binding)
+                else (Key(kind, namespace, record.name),)
+            )
 
 
 def _owner(store: Store, old: Owner | None, new: Owner | None) -> Iterator[Key]:
@@ -366,6 +425,7 @@ def _owner(store: Store, old: Owner | None, new: Owner | None) -> Iterator[Key]:
     covered: list[Record] = [*claims, *_covered(store, claims)]
     for record in covered:
         yield Key(_kind(record), record.namespace, record.name)
+    yield from _entitlements_under(store, claims)
     yield from _labelled(store, names)
     for (namespace, name), exception in store.exceptions.items():
         if exception.spec.owner in names:
@@ -405,6 +465,8 @@ def _followers(store: Store, record: ServiceAccount | Secret) -> Iterator[Key]:
     tokens = store.tokens_of(record.namespace, record.name) if isinstance(record, ServiceAccount) else ()
     for found in (record, *tokens):
         yield Key(type(found).__name__, found.namespace, found.name)
+    if isinstance(record, ServiceAccount):
+        yield from entitlements.of_account(store, record.namespace, record.name)
 
 
 def _policy(store: Store, old: Policy | None, new: Policy | None) -> Iterator[Key]:
@@ -412,11 +474,14 @@ def _policy(store: Store, old: Policy | None, new: Policy | None) -> Iterator[Ke
         return
     specs = [policy.spec for policy in _both(old, new)]
     governed: dict[str, bool] = {}
-    for key in subjects(store):
-        if key.namespace not in governed:
-            governed[key.namespace] = any(_may_govern(store, spec, key.namespace) for spec in specs)
-        if governed[key.namespace]:
-            yield key
+
+    def governs(namespace: str) -> bool:
+        if namespace not in governed:
+            governed[namespace] = any(_may_govern(store, spec, namespace) for spec in specs)
+        return governed[namespace]
+
+    yield from (key for key in subjects(store) if governs(key.namespace))
+    yield from (key for key, account in entitlements.every(store) if governs(account[0]))
 
 
 def _may_govern(store: Store, spec: GovernancePolicySpec, namespace: str) -> bool:
@@ -430,11 +495,10 @@ def _finding(store: Store, old: Finding | None, new: Finding | None) -> Iterator
     """Of findings an evaluation sees nothing but what they say of earlier waivers; whoever touched one is corrected
     when its subject is taken up again."""
     for finding in _both(old, new):
-        subject = finding.spec.subject
-        yield Key(subject.kind, subject.namespace or "", subject.name)
+        yield subject_key(finding)
     if debt_of(old) == debt_of(new):
         return
-    for key in {Key(side.spec.subject.kind, side.namespace, side.spec.subject.name) for side in _both(old, new)}:
+    for key in {subject_key(side) for side in _both(old, new)}:
         for exception in store.exceptions_in(key.namespace):
             if exceptions.active_since(exception) is None and is_about(store, exception, key):
                 yield from _with_targets(store, [exception])
@@ -442,8 +506,8 @@ def _finding(store: Store, old: Finding | None, new: Finding | None) -> Iterator
 
 def _quarantine(store: Store, old: QuarantineRecord | None, new: QuarantineRecord | None) -> Iterator[Key]:
     for quarantine in _both(old, new):
-        subject = quarantine.spec.subject
-        yield Key(subject.kind, subject.namespace or quarantine.namespace, subject.name)
+        yield subject_key(quarantine)
+        yield from (key for key, _ in entitlements.removed(quarantine, store.home))
 
 
 def _decision(store: Store, old: Decision | None, new: Decision | None) -> Iterator[Key]:

@@ -304,6 +304,7 @@ def binding(raw: Raw) -> Binding:
         subjects=tuple(_subject(subject, here) for subject in raw.get("subjects") or ()),
         bootstrap=BOOTSTRAPPING in (metadata.get("labels") or ()),
         managed_by=managed_by(metadata),
+        labels=_labels(metadata),
         resource_version=_version(metadata),
     )
 

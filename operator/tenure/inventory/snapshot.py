@@ -8,7 +8,7 @@ ServiceAccount) is worked out once and forgotten when something it rests on chan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
@@ -16,11 +16,12 @@ from typing import Final, cast
 
 from tenure.api.finding import Debt, IdentityFindingStatus
 from tenure.api.names import Rule
-from tenure.inventory.store import Held, Store
+from tenure.inventory import entitlements
+from tenure.inventory.store import Held, Store, service_account_of, subject_key
 from tenure.model.evaluation import Decision, Evaluation, ExceptionRecord, Governance, RiskGrade
 from tenure.model.facts import NO_DEBTS, UNGRADED, Claim, Covered, Facts, Grant, Owner, Record
 from tenure.model.keys import Key
-from tenure.model.records import Authored, Binding, Namespace, Pod, Secret, ServiceAccount
+from tenure.model.records import Authored, Binding, Namespace, Pod, Secret, ServiceAccount, Subject
 from tenure.rules import evaluation, exceptions, risk
 from tenure.rules.coverage import rank
 from tenure.rules.governance import Installation, govern
@@ -59,6 +60,8 @@ def gather(store: Store, key: Key, installation: Installation, *, live: Record |
         return _service_account(around, record)
     if isinstance(record, Secret):
         return _secret(around, record)
+    if isinstance(record, Binding):
+        return _entitlement(around, record)
     if record is None:
         return around.facts(None)
     if key.kind == "OwnedIdentity":
@@ -68,8 +71,8 @@ def gather(store: Store, key: Key, installation: Installation, *, live: Record |
 
 def subjects(store: Store) -> Iterator[Key]:
     """Every key there is to evaluate: ServiceAccounts, Secrets (those that are no credentials too, for the inventory),
-    claims, exceptions. Objects this version cannot read are not among them: what they say is unknown, not judged.
-    The store may change meanwhile: then some of the keys are of what is gone, or those of what came are missing."""
+    entitlements, claims, exceptions. Objects this version cannot read are not among them: what they say is unknown, not
+    judged. The store may change meanwhile: then some keys are of what is gone, or those of what came are missing."""
     for kind, table in (
         ("ServiceAccount", store.service_accounts),
         ("Secret", store.secrets),
@@ -78,6 +81,7 @@ def subjects(store: Store) -> Iterator[Key]:
     ):
         for namespace, name in list(table):
             yield Key(kind, namespace, name)
+    yield from (key for key, _ in entitlements.every(store))
 
 
 # --- what subjects share
@@ -96,8 +100,8 @@ class Surroundings:
     """By the uid they are about, each in the order in which they were made."""
     debts: Mapping[Key, Mapping[Rule, Debt]]
     """What findings say of earlier waivers, by what they are about, where they say anything."""
-    quarantined: frozenset[tuple[str, str]]
-    """(kind, name) of the subjects of its Quarantines."""
+    quarantined: frozenset[Key]
+    """The subjects of its Quarantines."""
 
 
 class Shared:
@@ -185,7 +189,7 @@ class Shared:
             exceptions=store.exceptions_in(namespace),
             decisions=earlier_verdicts_first(store.decisions_in(namespace)),
             debts=_debts(store, namespace),
-            quarantined=frozenset((found.spec.subject.kind, found.spec.subject.name) for found in quarantines),
+            quarantined=frozenset(map(subject_key, quarantines)),
         )
 
     # --- rights
@@ -219,9 +223,10 @@ class Shared:
             for binding, through in self.group_bindings(namespace)
             if (binding.namespace, binding.name) not in direct
         ]
-        return tuple(self._grant(binding, through) for binding, through in found)
+        return tuple(self.grant(binding, through) for binding, through in found)
 
-    def _grant(self, binding: Binding, through: str) -> Grant:
+    def grant(self, binding: Binding, through: str) -> Grant:
+        """What one binding gives to somebody it names in that way."""
         role = self.store.roles.get((binding.namespace if binding.role_kind == "Role" else "", binding.role_name))
         runs = role is not None and any(row.row == risk.RUN_PODS for row in role.grades)
         elevated = runs and binding.namespace not in risk.CLUSTER_NAMESPACES and self.critical(binding.namespace)
@@ -324,8 +329,7 @@ def _debts(store: Store, namespace: str) -> Mapping[Key, Mapping[Rule, Debt]]:
     for finding in store.findings_in(namespace):
         debt = debt_of(finding)
         if debt is not None:
-            subject = finding.spec.subject
-            found.setdefault(Key(subject.kind, namespace, subject.name), {})[finding.spec.rule] = debt
+            found.setdefault(subject_key(finding), {})[finding.spec.rule] = debt
     return MappingProxyType({key: MappingProxyType(debts) for key, debts in found.items()})
 
 
@@ -374,7 +378,7 @@ class _Around:
         targets: tuple[Facts, ...] = (),
     ) -> Facts:
         key, around = self.key, self.surroundings
-        name_pods = bool(pods) and (key.kind, key.name) in around.quarantined
+        name_pods = bool(pods) and key in around.quarantined
         return Facts(
             key=key,
             record=record,
@@ -448,6 +452,55 @@ def _secret(around: _Around, record: Secret) -> Facts:
     )
 
 
+def _entitlement(around: _Around, record: Binding) -> Facts:
+    """Ownership comes from the namespace of the ServiceAccount, all else from the binding's; a ClusterRoleBinding is
+    governed where its ServiceAccount is."""
+    shared, store, key = around.shared, around.shared.store, around.key
+    subject = _entitled(store, key, record)
+    account = service_account_of(subject) if subject is not None else None
+    if subject is None or account is None:
+        return around.facts(None)
+    identity = store.service_accounts.get(account) or ServiceAccount(*account, uid="", created=record.created)
+    there = shared.surroundings(identity.namespace, around.installation)
+    form = "" if subject.kind == "ServiceAccount" else f"{subject.kind} {subject.name}"
+    grants = (shared.grant(record, form),)
+    here = around.surroundings
+    return replace(
+        around.facts(record, risk=risk.grade(grants), grants=grants, identity=identity),
+        governance=_governing(here.governance if record.namespace else there.governance, there.governance),
+        entitled=there.governance,
+        namespace=there.namespace,
+        claims=there.claims,
+        leaving=bool(record.namespace) and here.namespace is not None and here.namespace.deleting,
+    )
+
+
+def _entitled(store: Store, key: Key, binding: Binding) -> Subject | None:
+    """Whom the key is about: somebody who is bound, or was until a Quarantine that stands took the subject out."""
+    for subject in binding.subjects:
+        if entitlements.part(binding.role_kind, binding.role_name, subject) == key.part:
+            return subject
+    for quarantine in store.quarantines_holding(binding.uid):
+        for image in quarantine.status.pre_images if quarantine.status else ():
+            for entry in image.removed:
+                subject = entitlements.subject_of(entry.subject, image.namespace or "")
+                if entitlements.of_image(image, subject, store.home) == key:
+                    return subject
+    return None
+
+
+def _governing(acts: Governance, identity: Governance) -> Governance:
+    """What governs acts on an entitlement: a platform identity is held back wherever it is bound."""
+    return replace(
+        acts,
+        platform=acts.platform or identity.platform,
+        platform_named=(acts.platform or identity.platform)
+        and (acts.platform_named or not acts.platform)
+        and (identity.platform_named or not identity.platform),
+        unreadable=tuple(dict.fromkeys((*acts.unreadable, *identity.unreadable))),
+    )
+
+
 def _claim(around: _Around, record: Claim) -> Facts:
     covered = tuple(_covered(around, record))
     return around.facts(record, risk=risk.worst(found.risk for found in covered), subjects=covered)
@@ -494,8 +547,9 @@ def _exception(around: _Around, record: ExceptionRecord) -> Facts:
     return around.facts(record, risk=risk.worst(target.risk for target in targets), targets=targets)
 
 
-TARGETS: Final = ("ServiceAccount", "Secret", "OwnedIdentity")
-"""Kinds an exception can be about that are judged so far; those of the others waive nothing yet."""
+TARGETS: Final = ("ServiceAccount", "Secret", "RoleBinding", "ClusterRoleBinding", "OwnedIdentity")
+"""Kinds an exception can be about that are judged so far; those of the others waive nothing yet. One about a binding is
+about every entitlement in it."""
 
 
 def _selected(store: Store, exception: ExceptionRecord) -> Iterator[Key]:
@@ -508,11 +562,21 @@ def _selected(store: Store, exception: ExceptionRecord) -> Iterator[Key]:
         records = (cast("Record | None", store.get(Key(kind, namespace, target.name))),)
     elif kind == "ServiceAccount":
         records = store.service_accounts_in(namespace)
+    elif kind in entitlements.KINDS:
+        records = store.bindings_in("" if kind == "ClusterRoleBinding" else namespace)
     else:
         records = store.secrets_in(namespace) if kind == "Secret" else store.claims_in(namespace)
     for record in records:
         if record is not None and exceptions.selects(exception, kind, record):
-            yield Key(kind, namespace, record.name)
+            yield from _keys_of(store, kind, namespace, record)
+
+
+def _keys_of(store: Store, kind: str, namespace: str, record: Record) -> Iterator[Key]:
+    """What is judged of one target; a ClusterRoleBinding's entitlements in the operator's namespace alone."""
+    if not isinstance(record, Binding):
+        yield Key(kind, namespace, record.name)
+    elif namespace == (record.namespace or store.home):
+        yield from entitlements.within(store, record)
 
 
 def _pinned(store: Store, exception: ExceptionRecord) -> Iterator[Key]:
@@ -524,7 +588,7 @@ def _pinned(store: Store, exception: ExceptionRecord) -> Iterator[Key]:
         key = Key(match.kind, exception.namespace, match.name)
         record = cast("Record | None", store.get(key)) if match.kind in TARGETS else None
         if record is not None and record.uid == match.uid:
-            yield key
+            yield from _keys_of(store, match.kind, exception.namespace, record)
 
 
 def tokens_of(store: Store, account: ServiceAccount) -> tuple[str, ...]:

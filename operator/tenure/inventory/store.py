@@ -14,6 +14,7 @@ from tenure.api.claim import OwnedIdentitySpec, OwnedIdentityStatus
 from tenure.api.decision import IdentityDecisionSpec, IdentityDecisionStatus
 from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.guard import QuarantineGuardSpec
+from tenure.api.names import OPERATOR_NAMESPACE
 from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.model.evaluation import ExceptionRecord, Policy
@@ -193,15 +194,41 @@ def _decided_about(decision: Decision) -> tuple[Name2]:
     return ((decision.namespace, decision.spec.target.uid),)
 
 
+def subject_key(held: Finding | QuarantineRecord) -> Key:
+    """What a finding or Quarantine is about. It lies in its subject's namespace, a cluster-scoped one's in the
+    operator's."""
+    subject = held.spec.subject
+    return Key(subject.kind, held.namespace, subject.name, subject.entitlement or "")
+
+
 def _subject_of(finding: Finding) -> tuple[Key]:
-    subject = finding.spec.subject
-    return (Key(subject.kind, subject.namespace or "", subject.name),)
+    return (subject_key(finding),)
+
+
+def _bound_in(binding: Binding) -> Iterable[str]:
+    return {account[0] for account in _bound_accounts(binding)}
+
+
+def _taken_from(quarantine: QuarantineRecord) -> Iterable[tuple[str, ...]]:
+    """The uids of the bindings it took subjects out of, the ServiceAccounts it took out, and the namespaces of both."""
+    found: set[tuple[str, ...]] = set()
+    for image in quarantine.status.pre_images if quarantine.status else ():
+        found |= {("uid", image.uid), ("in", image.namespace or "")}
+        for entry in image.removed:
+            stored = entry.subject
+            own = (stored.namespace or image.namespace or "") if stored.kind == "ServiceAccount" else ""
+            account = service_account_of(Subject(stored.kind, own, stored.name))
+            if account is not None:
+                found |= {("account", *account), ("in", account[0])}
+    return found
 
 
 class Store:
     """The inventory. Tuples come back in the order of (namespace, name). Belongs to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: str = OPERATOR_NAMESPACE) -> None:
+        self.home = home
+        """The operator's namespace, where findings on cluster-scoped subjects are."""
         self.namespaces: dict[str, Namespace] = {}
         self.service_accounts: dict[Name2, ServiceAccount] = {}
         self.secrets: dict[Name2, Secret] = {}
@@ -231,6 +258,8 @@ class Store:
         self._tokens: _Index[Name2, Secret] = _Index(_token_owner)
         self._bound: _Index[Name2, Binding] = _Index(_bound_accounts)
         self._groups: _Index[str, Binding] = _Index(_bound_groups)
+        self._bound_in: _Index[str, Binding] = _Index(_bound_in)
+        self._bindings_in: _Index[str, Binding] = _Index(_namespace_term)
         self._by_role: _Index[tuple[str, str, str], Binding] = _Index(_role_of)
         self._deciding: _Index[bool, Role] = _Index(_deciding)
         self._run_as: _Index[Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),))
@@ -245,8 +274,11 @@ class Store:
         self._findings_in: _Index[str, Finding] = _Index(_namespace_term)
         self._about: _Index[Key, Finding] = _Index(_subject_of)
         self._quarantines_in: _Index[str, QuarantineRecord] = _Index(_namespace_term)
+        self._taken: _Index[tuple[str, ...], QuarantineRecord] = _Index(_taken_from)
 
-        bindings = _Table(self.bindings, _pair, self._bound, self._groups, self._by_role)
+        bindings = _Table(
+            self.bindings, _pair, self._bound, self._groups, self._by_role, self._bound_in, self._bindings_in
+        )
         roles: _Table[Name2, Role] = _Table(self.roles, _pair, self._deciding)
         self._tables: dict[str, _Table[Any, Any]] = {
             "Namespace": _Table(self.namespaces, _name),
@@ -263,7 +295,7 @@ class Store:
             "IdentityException": _Table(self.exceptions, _pair, self._exceptions_in),
             "IdentityDecision": _Table(self.decisions, _pair, self._decisions_in, self._decisions_about),
             "IdentityFinding": _Table(self.findings, _pair, self._findings_in, self._about),
-            "Quarantine": _Table(self.quarantines, _pair, self._quarantines_in),
+            "Quarantine": _Table(self.quarantines, _pair, self._quarantines_in, self._taken),
             "QuarantineGuard": _Table(self.guards, _pair),
         }
 
@@ -306,6 +338,7 @@ class Store:
         newer (created again, and stored from our own write) stays; 0 removes whatever is there. Neither a late event
         nor a live read that was under way brings the removed uid back. Raises KeyError for a kind without a table."""
         table = self._tables[kind]
+        namespace = "" if kind in _CLUSTER_SCOPED else namespace
         key, held_as = table.key(namespace, name), Key(kind, namespace, name)
         old: Held | None = table.rows.get(key) or self.unprocessable.get(held_as)
         if old is None or (resource_version and _version(old) > resource_version):
@@ -330,7 +363,9 @@ class Store:
         table = self._tables.get(key.kind)
         if table is None:
             return None
-        return cast("Record | None", table.rows.get(table.key(key.namespace, key.name)))
+        # The key of a ClusterRoleBinding's entitlement names the namespace of its findings.
+        namespace = "" if key.kind in _CLUSTER_SCOPED else key.namespace
+        return cast("Record | None", table.rows.get(table.key(namespace, key.name)))
 
     def names(self, kind: str, namespace: str | None = None) -> list[Name2]:
         """(namespace, name) of every held object of a kind, unreadable ones included; of one namespace if given.
@@ -356,6 +391,26 @@ class Store:
     def bindings_of(self, namespace: str, service_account: str) -> tuple[Binding, ...]:
         """Bindings that name it, as ServiceAccount or as `User system:serviceaccount:…`; not through groups."""
         return self._bound.of((namespace, service_account))
+
+    def bindings_in(self, namespace: str) -> tuple[Binding, ...]:
+        """The RoleBindings of a namespace; the ClusterRoleBindings for ""."""
+        return self._bindings_in.of(namespace)
+
+    def bindings_naming(self, namespace: str) -> tuple[Binding, ...]:
+        """Bindings anywhere that name a ServiceAccount of the namespace, not through groups."""
+        return self._bound_in.of(namespace)
+
+    def quarantines_holding(self, uid: str) -> tuple[QuarantineRecord, ...]:
+        """Quarantines that took subjects out of the binding of this uid."""
+        return self._taken.of(("uid", uid))
+
+    def quarantines_removing(self, namespace: str, service_account: str) -> tuple[QuarantineRecord, ...]:
+        """Quarantines that took the ServiceAccount out of bindings."""
+        return self._taken.of(("account", namespace, service_account))
+
+    def quarantines_removing_in(self, namespace: str) -> tuple[QuarantineRecord, ...]:
+        """Quarantines that took subjects out of the namespace's bindings, or its ServiceAccounts out of any."""
+        return self._taken.of(("in", namespace))
 
     def group_bindings(self, namespace: str) -> tuple[Binding, ...]:
         """Bindings whose subject is a group every ServiceAccount of the namespace is in."""

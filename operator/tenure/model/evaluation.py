@@ -199,7 +199,7 @@ class Pin:
 class Evaluation:
     key: Key
     uid: str
-    """"" when the subject is gone."""
+    """"" when the subject is gone; of an entitlement its binding's."""
     exists: bool
     created: datetime | None
     deleting: bool
@@ -232,5 +232,7 @@ class Evaluation:
     attested_by: str = ""
     rulings: Mapping[str, Ruling] = field(default_factory=dict)
     """For a claim: what became of each decision about it, by name (an exception's stand in `standing`)."""
+    governed: str = ""
+    """The namespace whose policy counts where that is not the key's: of a ClusterRoleBinding the ServiceAccount's."""
     needed: bool = True
     """For an active exception: a target violates a rule it names (or it covers nothing that could be told)."""

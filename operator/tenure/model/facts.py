@@ -21,7 +21,7 @@ from tenure.model.records import Authored, Binding, Namespace, Role, Secret, Ser
 
 Claim = Authored[OwnedIdentitySpec, OwnedIdentityStatus]
 Owner = Authored[IdentityOwnerSpec, IdentityOwnerStatus]
-Record = ServiceAccount | Secret | Claim | ExceptionRecord
+Record = ServiceAccount | Secret | Binding | Claim | ExceptionRecord
 
 UNGRADED = RiskGrade(Risk.LOW)
 """What an identity is worth that is bound to nothing the risk table grades."""
@@ -60,8 +60,8 @@ class Covered:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the evaluator sees of one subject. kind of `key`: ServiceAccount, Secret, OwnedIdentity or
-    IdentityException; `record` is None when the subject is gone."""
+    """What the evaluator sees of one subject. kind of `key`: ServiceAccount, Secret, RoleBinding or ClusterRoleBinding
+    (one of its entitlements), OwnedIdentity or IdentityException; `record` is None when the subject is gone."""
 
     key: Key
     record: Record | None
@@ -77,11 +77,16 @@ class Facts:
     owners: Mapping[str, Owner] = field(default_factory=lambda: NO_OWNERS)
     """Every IdentityOwner of the cluster, by name."""
     risk: RiskGrade = UNGRADED
-    """The identity's grade (its own, or that of the ServiceAccount a token Secret belongs to)."""
+    """The identity's grade (its own, or that of the ServiceAccount a token Secret belongs to); an entitlement's own."""
     grants: tuple[Grant, ...] = ()
     """What the identity is bound to; those of a token Secret's identity too."""
     identity: ServiceAccount | None = None
-    """For a token Secret: the ServiceAccount it belongs to, None when that is gone or another one of the name."""
+    """For a token Secret: the ServiceAccount it belongs to, None when that is gone or another one of the name. For an
+    entitlement whom it is for, without uid when there is none of the name."""
+    entitled: Governance | None = None
+    """For an entitlement: what governs the namespace of its ServiceAccount, while `governance` is what governs acts."""
+    leaving: bool = False
+    """For an entitlement: the namespace of its binding is being deleted (`namespace` is its ServiceAccount's)."""
     tokens: tuple[str, ...] = ()
     """For a ServiceAccount: names of its token Secrets, sorted."""
     running: bool = False

@@ -111,6 +111,7 @@ class Binding:
     bootstrap: bool = False
     """Carries the label kubernetes.io/bootstrapping: the API server restores it at start."""
     managed_by: ManagedBy | None = None
+    labels: Labels = ()
     resource_version: int = field(default=0, compare=False)
 
 

@@ -33,10 +33,11 @@ from tenure.decide.finding import finding_name
 from tenure.decide.hold import Quarantine
 from tenure.decide.ladder import history
 from tenure.decide.wish import Wish
+from tenure.inventory import entitlements
 from tenure.inventory.impact import affected, deciders_moved
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.snapshot import subjects
-from tenure.inventory.store import Store
+from tenure.inventory.store import Store, subject_key
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
 from tenure.kube.resources import BY_KIND, IDENTITY_DECISIONS, IDENTITY_FINDINGS
@@ -71,7 +72,9 @@ MANY = 500
 
 _SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
 
-SUBJECT_KINDS = frozenset({"ServiceAccount", "Secret", "OwnedIdentity", "IdentityException"})
+SUBJECT_KINDS = frozenset(
+    {"ServiceAccount", "Secret", "RoleBinding", "ClusterRoleBinding", "OwnedIdentity", "IdentityException"}
+)
 AUTHORED_KINDS = frozenset(
     {"IdentityOwner", "OwnedIdentity", "IdentityException", "IdentityDecision", "GovernancePolicy"}
 )
@@ -151,9 +154,9 @@ class Engine:
             mark = self.queue.later if settled(decision) is not None else self.queue.add
             mark(Key("IdentityDecision", decision.namespace, decision.name))
         for finding in list(self.store.findings.values()):
-            self.queue.add(_subject_key(finding.spec.subject))
+            self.queue.add(subject_key(finding))
         for quarantine in list(self.store.quarantines.values()):
-            self.queue.add(_subject_key(quarantine.spec.subject))
+            self.queue.add(subject_key(quarantine))
         self.queue.sweep(key for key in subjects(self.store) if not self.store.findings_about(key))
         for unread in list(self.store.unprocessable.values()):
             self._readable(unread.kind, None, unread)
@@ -204,12 +207,12 @@ class Engine:
                 self.queue.add(key)
         elif kind == "ServiceAccount" and old is not None and (new is None or new.uid != old.uid):
             for quarantine in self.store.quarantines_in(old.namespace):  # records of its revoked tokens end with it
-                self.queue.add(_subject_key(quarantine.spec.subject))
+                self.queue.add(subject_key(quarantine))
         elif kind == "Quarantine" and new is None and isinstance(old, Authored) and self.enforcement:
             self.enforcement.vanished(old)
         elif kind == "Quarantine" and isinstance(new, Authored) and new.deletion is not None and self.enforcement:
             # Also where its findings cannot be written any more: an end must not wait for that.
-            self.enforcement.consider(Key(new.spec.subject.kind, new.namespace, new.spec.subject.name))
+            self.enforcement.consider(subject_key(new))
         elif kind == "QuarantineGuard" and record.name != DECISIONS_NAME and self.enforcement:
             self.enforcement.consider(Key(kind, record.namespace, record.name))
 
@@ -244,7 +247,7 @@ class Engine:
             self._named.pop(key, None)
             log.info("%s %s", key, "can be read again" if new is not None else "is gone", extra=about(key, old.uid))
             if kind in ("IdentityFinding", "Quarantine") and isinstance(new, Authored):
-                self.queue.add(_subject_key(new.spec.subject))
+                self.queue.add(subject_key(new))
 
     def _authored(self, kind: str, old: Any, new: Any) -> None:
         record = new or old
@@ -300,6 +303,8 @@ class Engine:
             self.queue.add(Key("ServiceAccount", namespace, account.name))
         for secret in self.store.secrets_in(namespace):
             self.queue.add(Key("Secret", namespace, secret.name))
+        for key in entitlements.around(self.store, namespace):
+            self.queue.add(key)
 
     def _turn(self, namespace: str, now: datetime) -> bool:
         """Notes when a namespace turns to enforcing or leaves it; adoptionGrace runs from there."""
@@ -353,10 +358,7 @@ class Engine:
         )
 
     def _quarantined(self, key: Key) -> bool:
-        return any(
-            q.spec.subject.kind == key.kind and q.spec.subject.name == key.name
-            for q in self.store.quarantines_in(key.namespace)
-        )
+        return any(subject_key(quarantine) == key for quarantine in self.store.quarantines_in(key.namespace))
 
     # --- findings ----------------------------------------------------------------------------------------------
 
@@ -612,10 +614,6 @@ class Engine:
         if self.queue.ready and idle > seconds:
             return f"{self.queue.ready} keys wait and none was taken for {idle:.0f} s"
         return None
-
-
-def _subject_key(subject: Any) -> Key:
-    return Key(subject.kind, subject.namespace or "", subject.name)
 
 
 def _status_of(key: Key, status: ApiModel) -> dict[str, Any]:

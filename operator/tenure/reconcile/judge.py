@@ -15,7 +15,7 @@ from tenure.decide.hold import Hold, Quarantine, hold_of
 from tenure.decide.terms import terms
 from tenure.decide.wish import Wish
 from tenure.inventory.snapshot import Shared, evaluate
-from tenure.inventory.store import Store
+from tenure.inventory.store import Store, subject_key
 from tenure.model.evaluation import Evaluation
 from tenure.model.keys import Key
 from tenure.reconcile.ledger import Ledger
@@ -77,7 +77,7 @@ class Judge:
                 class_=evaluation.ownership.class_,
                 key=key,
                 created=evaluation.created,
-                turn=self._ledger.turns.get(key.namespace),
+                turn=self._ledger.turns.get(evaluation.governed or key.namespace),
                 enforcement=self._enforcement,
             )
             hold = _hold(holds, name, evaluation.uid)
@@ -129,11 +129,7 @@ def quarantines_about(store: Store, key: Key) -> tuple[Quarantine, ...]:
     """Every Quarantine of a subject of this kind and name, whatever its uid, oldest first."""
     return tuple(
         sorted(
-            (
-                q
-                for q in store.quarantines_in(key.namespace)
-                if q.spec.subject.kind == key.kind and q.spec.subject.name == key.name
-            ),
+            (q for q in store.quarantines_in(key.namespace) if subject_key(q) == key),
             key=lambda q: (q.created, q.name),
         )
     )

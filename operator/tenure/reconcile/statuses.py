@@ -15,10 +15,10 @@ from tenure.api.names import LABEL_OWNER, ExceptionPhase, Rule
 from tenure.api.owner import IdentityOwnerStatus
 from tenure.api.policy import GovernancePolicyStatus
 from tenure.inventory.snapshot import Shared, evaluate, is_about
-from tenure.inventory.store import Store
+from tenure.inventory.store import Store, subject_key
 from tenure.model.evaluation import Evaluation, Standing
 from tenure.model.keys import Key
-from tenure.model.records import Authored, Secret, ServiceAccount
+from tenure.model.records import Authored, Binding, Secret, ServiceAccount
 from tenure.reconcile.verdicts import decision_status
 from tenure.rules.approvals import stamp
 from tenure.rules.exceptions import AWAITING_APPROVAL, AWAITING_POLICY, WAITING, active_since, is_frozen
@@ -26,7 +26,7 @@ from tenure.rules.governance import Installation, is_platform, terms_of
 from tenure.rules.owners import answer, vacancy
 
 _Wanted = tuple[ConditionType, str, str]
-_TARGETS = (ServiceAccount, Secret, Authored)
+_TARGETS = (ServiceAccount, Secret, Binding, Authored)
 
 
 def authored_status(
@@ -284,7 +284,7 @@ def _renewals(store: Store, record: Authored[Any, Any]) -> int:
         if finding.spec.rule in rules
         and finding.status is not None
         and finding.status.debt.renewals
-        and is_about(store, record, Key(finding.spec.subject.kind, record.namespace, finding.spec.subject.name))
+        and is_about(store, record, subject_key(finding))
     ]
     return max(debts, default=0)
 

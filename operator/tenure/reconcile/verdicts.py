@@ -16,7 +16,7 @@ from tenure.api.exception import IdentityExceptionSpec
 from tenure.api.names import Phase, TargetKind, Verdict
 from tenure.decide.verdict import gone
 from tenure.inventory.snapshot import Shared, evaluate, gather, is_about
-from tenure.inventory.store import Decision, Store
+from tenure.inventory.store import Decision, Store, subject_key
 from tenure.model.evaluation import Ruling, settled
 from tenure.model.facts import Facts
 from tenure.model.keys import Key
@@ -96,7 +96,7 @@ def _dues(store: Store, exception: Authored[Any, Any]) -> Iterable[datetime]:
             continue
         if status.phase is Phase.RESOLVED:
             continue
-        if is_about(store, exception, Key(finding.spec.subject.kind, exception.namespace, finding.spec.subject.name)):
+        if is_about(store, exception, subject_key(finding)):
             yield status.due
 
 

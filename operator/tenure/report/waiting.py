@@ -147,7 +147,7 @@ def _findings(store: Store) -> Iterator[Waiting]:
             kind="IdentityFinding",
             namespace=finding.namespace,
             name=finding.name,
-            about=f"{finding.spec.rule.value}: {subject.kind}/{subject.name}",
+            about=f"{finding.spec.rule.value}: {status.subject or f'{subject.kind}/{subject.name}'}",
             due=status.due,
             then=then(status),
             owner=status.accountable.owner,

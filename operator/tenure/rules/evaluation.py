@@ -12,8 +12,8 @@ from tenure.api.names import ExceptionPhase, IdentityClass
 from tenure.model.evaluation import Evaluation, ExceptionRecord, Ownership, Standing, Violation
 from tenure.model.facts import Facts
 from tenure.model.keys import Key
-from tenure.model.records import Secret, ServiceAccount
-from tenure.rules import coverage, credentials, exceptions, ownership, residual, reviews
+from tenure.model.records import Binding, Secret, ServiceAccount
+from tenure.rules import coverage, credentials, entitlements, exceptions, ownership, residual, reviews
 from tenure.rules.case import Case
 from tenure.rules.coverage import Cover
 from tenure.rules.secrets import is_credential
@@ -24,6 +24,8 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = MappingProxyType(
     {
         "ServiceAccount": (ownership.unowned,),
         "Secret": (credentials.credential_too_old, credentials.legacy_token, ownership.unowned),
+        "RoleBinding": (entitlements.entitlement_undeclared,),
+        "ClusterRoleBinding": (entitlements.entitlement_undeclared,),
         "OwnedIdentity": (
             ownership.claim_conflict,
             ownership.owner_vacant,
@@ -51,6 +53,8 @@ def evaluate(facts: Facts, now: datetime) -> Evaluation:
         return _exception(facts, now)
     if facts.key.kind == "OwnedIdentity":
         return _claim(facts, now)
+    if isinstance(facts.record, Binding):
+        return _entitlement(facts, now)
     return _subject(facts, now)
 
 
@@ -89,6 +93,34 @@ def _subject(facts: Facts, now: datetime) -> Evaluation:
         bindings=_bindings(facts) if isinstance(record, ServiceAccount) else (),
         credentials=tuple(Key("Secret", facts.key.namespace, name) for name in facts.tokens),
         exceptions=_keys(found),
+    )
+
+
+def _entitlement(facts: Facts, now: datetime) -> Evaluation:
+    """Whoever answers for the ServiceAccount answers for what it is entitled to."""
+    binding = facts.record
+    assert isinstance(binding, Binding)
+    assert facts.identity is not None
+    assert facts.entitled is not None
+    identity = replace(facts, record=facts.identity, identity=None, governance=facts.entitled)
+    cover = coverage.cover(identity, now)
+    case = Case(facts, now, cover, ownership.of_subject(identity, cover))
+    found = exceptions.standings(facts, now)
+    return Evaluation(
+        key=facts.key,
+        uid=binding.uid,
+        exists=True,
+        created=binding.created,
+        deleting=facts.leaving,
+        governance=facts.governance,
+        ownership=case.ownership,
+        risk=facts.risk,
+        violations=_violations(case),
+        waivers=exceptions.waivers(found, facts),
+        next_change=_next(now, coverage.ends(identity), exceptions.changes(found)),
+        managed_by=binding.managed_by,
+        exceptions=_keys(found),
+        governed=binding.namespace or facts.identity.namespace,
     )
 
 

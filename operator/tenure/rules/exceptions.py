@@ -287,13 +287,14 @@ def pins(facts: Facts, standing: Standing) -> tuple[Pin, ...]:
     """What the exception's target names or selects now, to be frozen at the first approval, or when it becomes active
     where none is needed."""
     exception, since = facts.exception, standing.approved or standing.active_since
-    return tuple(
+    found = (
         Pin(target.key.kind, target.record.name, target.record.uid)
         for target in facts.targets
         if target.record is not None
         and selects(exception, target.key.kind, target.record)
         and (since is None or target.record.created <= since)
     )
+    return tuple(dict.fromkeys(found))  # a binding is the target of each of its entitlements
 
 
 # --- waivers

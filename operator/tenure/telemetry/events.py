@@ -66,10 +66,11 @@ class Creator(Protocol):
 
 def reference(key: Key, uid: str) -> dict[str, str]:
     """The `regarding` of an object of a kind that Tenure observes or owns. Raises KeyError for any other kind."""
+    resource = BY_KIND[key.kind]
     found = {
-        "apiVersion": BY_KIND[key.kind].api_version,
+        "apiVersion": resource.api_version,
         "kind": key.kind,
-        "namespace": key.namespace,
+        "namespace": key.namespace if resource.namespaced else "",
         "name": key.name,
     }
     return {field: value for field, value in {**found, "uid": uid}.items() if value}

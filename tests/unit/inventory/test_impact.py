@@ -16,6 +16,7 @@ from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.owner import IdentityOwnerSpec
 from tenure.api.policy import GovernancePolicySpec
 from tenure.api.quarantine import QuarantineSpec
+from tenure.inventory import entitlements
 from tenure.inventory.impact import affected
 from tenure.inventory.snapshot import Shared, evaluate, subjects
 from tenure.inventory.store import Store
@@ -70,13 +71,25 @@ def _claim(draw: st.DrawFn) -> dict[str, Any]:
         spec["expiresAt"] = draw(instants)
     if draw(st.booleans()):
         spec["credentials"] = {"maxAge": "50d"}
+    if draw(st.booleans()):
+        role = {"kind": "ClusterRole", "name": draw(st.sampled_from(("r", "s")))}
+        where: dict[str, Any] = draw(st.sampled_from(({}, {"namespace": "b"}, {"scope": "Cluster"})))
+        spec["entitlements"] = [{"roleRef": role, **where}]
     return spec
 
 
 @st.composite
 def _exception(draw: st.DrawFn) -> dict[str, Any]:
     kind, names = draw(
-        st.sampled_from((("ServiceAccount", ACCOUNTS), ("Secret", SECRETS), ("OwnedIdentity", ("c", "d"))))
+        st.sampled_from(
+            (
+                ("ServiceAccount", ACCOUNTS),
+                ("Secret", SECRETS),
+                ("OwnedIdentity", ("c", "d")),
+                ("RoleBinding", ("m", "n")),
+                ("ClusterRoleBinding", ("m", "n")),
+            )
+        )
     )
     target: dict[str, Any] = {"kind": kind}
     if draw(st.booleans()):
@@ -85,7 +98,9 @@ def _exception(draw: st.DrawFn) -> dict[str, Any]:
         target["selector"] = draw(selectors)
     rules = draw(
         st.lists(
-            st.sampled_from(("Unowned", "LegacyToken", "CredentialTooOld", "OwnerVacant", "ClaimConflict")),
+            st.sampled_from(
+                ("Unowned", "LegacyToken", "CredentialTooOld", "OwnerVacant", "ClaimConflict", "EntitlementUndeclared")
+            ),
             min_size=1,
             unique=True,
         )
@@ -476,6 +491,12 @@ def claim(name: str) -> Key:
     return Key("OwnedIdentity", NS, name)
 
 
+def entitlement(binding: Binding, name: str = "ci") -> Key:
+    found = replace(binding, subjects=(Subject("ServiceAccount", NS, name),))
+    [key] = entitlements.of(found, "tenure-system")
+    return key
+
+
 @pytest.fixture
 def watched() -> Watched:
     """Two accounts with a token each, claimed one by one, and an account in another namespace."""
@@ -509,16 +530,20 @@ def test_an_account_takes_its_tokens_and_their_claim_along(watched: Watched) -> 
 
 def test_a_harmless_binding_concerns_its_account_alone(watched: Watched) -> None:
     watched.role("view")
-    watched.bind("view")
-    assert watched.last == {sa()}
+    bound = watched.bind("view")
+    assert watched.last == {sa(), entitlement(bound)}
+    watched.put("RoleBinding", replace(bound, subjects=(*bound.subjects, Subject("ServiceAccount", NS, "cd"))))
+    assert watched.last == {sa(), sa("cd"), entitlement(bound, "cd")}
 
 
 def test_a_graded_binding_takes_along_what_follows_the_grade(watched: Watched) -> None:
     watched.role("read", "R07")
-    watched.bind("read", Subject("User", "", f"system:serviceaccount:{NS}:ci"))
-    assert watched.last == {sa(), secret(), claim("claim-ci")}
+    bound = watched.bind("read", Subject("User", "", f"system:serviceaccount:{NS}:ci"))
+    [entitled] = entitlements.of(bound, "tenure-system")
+    assert entitled.form == f"User:system:serviceaccount:{NS}:ci"
+    assert watched.last == {sa(), secret(), claim("claim-ci"), entitled}
     watched.role("read", "R01")
-    assert watched.last == {sa(), secret(), claim("claim-ci")}
+    assert watched.last == {sa(), secret(), claim("claim-ci"), entitled}
     watched.role("read", "R01")
     assert watched.last == set()
 

@@ -132,7 +132,7 @@ def test_subjects_are_everything_there_is_to_judge(world: World) -> None:
         assert evaluate(world.store, key, NOW, world.installation).exists
 
 
-@pytest.mark.parametrize("kind", ["Pod", "RoleBinding", "IdentityFinding", "External"])
+@pytest.mark.parametrize("kind", ["Pod", "Role", "IdentityFinding", "External"])
 def test_other_kinds_are_not_judged(world: World, kind: str) -> None:
     with pytest.raises(KeyError, match=kind):
         world.judge(Key(kind, NS, "x"))

@@ -133,12 +133,15 @@ def test_our_own_kinds() -> None:
     store.upsert("OwnedIdentity", claim("c2", owner="platform"))
     subject = {"kind": "ServiceAccount", "namespace": "ns", "name": "ci", "uid": "u"}
     store.upsert("IdentityFinding", authored("IdentityFinding", "f1", rule="Unowned", subject=subject))
-    cluster_wide = {"kind": "IdentityOwner", "name": "payments"}
-    store.upsert("IdentityFinding", authored("IdentityFinding", "f2", rule="OwnerVacant", subject=cluster_wide))
+    role = "ClusterRole/edit/ServiceAccount:ns:ci"
+    cluster_wide = {"kind": "ClusterRoleBinding", "name": "ci", "entitlement": role}
+    store.upsert(
+        "IdentityFinding", authored("IdentityFinding", "f2", rule="EntitlementUndeclared", subject=cluster_wide)
+    )
     assert names(store.claims_in("ns")) == ["c1", "c2"]
     assert names(store.claims_of_owner("platform")) == ["c2"]
     assert names(store.findings_about(Key("ServiceAccount", "ns", "ci"))) == ["f1"]
-    assert names(store.findings_about(Key("IdentityOwner", "", "payments"))) == ["f2"]
+    assert names(store.findings_about(Key("ClusterRoleBinding", "ns", "ci", role))) == ["f2"]
     assert names(store.findings_in("ns")) == ["f1", "f2"]
 
 
