@@ -71,7 +71,14 @@ class StageStatus(ApiModel):
     name: Stage
     done: Timestamp | None = None
     verified: Timestamp | None = None
+    """When its effect was first proved."""
     error: LineText = ""
+    """Why it is not in force now."""
+
+    @property
+    def in_force(self) -> bool:
+        """Whether it was proved, and nothing is known that took it back."""
+        return self.verified is not None and not self.error
 
 
 class DisabledToken(ApiModel):
@@ -84,6 +91,8 @@ class DisabledToken(ApiModel):
     service_account_uid: ShortText = ""
     resource_version_before: ShortText | None = None
     label_before: ShortText | None = None
+    off: bool = False
+    """It was seen switched off."""
 
 
 class PreImageRoleRef(ApiModel):
@@ -151,11 +160,19 @@ class QuarantineRelease(ApiModel):
 
 
 class Revert(ApiModel):
-    """Somebody undid an act."""
+    """Somebody took back what was done to one object: the last time, by which field manager, and how often."""
 
     at: Timestamp
+    object: Annotated[str, Clip(320)] = ""
+    """Kind/name."""
     manager: ShortText = ""
+    """The field manager; empty where the API server does not tell."""
     what: LineText = ""
+    """What was taken back."""
+    count: Count = 1
+    """How often."""
+    repeated: bool = False
+    """Whether it was done again since."""
 
 
 class QuarantineStatus(ApiModel):
@@ -175,9 +192,10 @@ class QuarantineStatus(ApiModel):
     """When use was last attempted."""
     tripwire: Tripwire | None = None
     release: QuarantineRelease | None = None
-    reverts: Annotated[tuple[Revert, ...], First(16), ATOMIC] = ()
-    """What others undid."""
+    reverts: Annotated[tuple[Revert, ...], First(64), ATOMIC] = ()
+    """What others took back, once per object and field manager."""
     conditions: Conditions = ()
+    """Contended: where others took it back too often, nothing more is done, and this is what to commit."""
 
 
 KIND = Kind(

@@ -397,6 +397,8 @@ def _by_policy(
 def _held_by(status: IdentityFindingStatus, hold: Hold, terms: Terms, now: datetime) -> IdentityFindingStatus:
     """Takes the act's progress over from the Quarantine, and with it that the policy decided."""
     status = _with_acts(_by_policy(status, hold, terms, hold.verdict, now), hold)
+    if hold.contended and not hold.in_force:
+        return status.model_copy(update={"phase": Phase.OPEN})  # nobody should take it for quarantined
     return status.model_copy(update={"phase": Phase.QUARANTINED}) if hold.enforced else status
 
 
@@ -564,7 +566,9 @@ def _conditions(
     if held:
         source = evaluation.managed_by if held == "ManagedByController" else None
         wanted.append((ConditionType.BLOCKED, held, f"{HELD[held]} {lever(source) if source else ''}".rstrip()))
-    if hold is not None and hold.error:
+    if hold is not None and hold.contended:
+        wanted.append((ConditionType.CONTENDED, Reason.REVERTED, hold.contended))
+    elif hold is not None and hold.error:
         wanted.append((ConditionType.ENFORCEMENT_FAILED, Reason.ACT_FAILED, hold.error[:TEXT]))
     old = {c.type: c for c in before.conditions} if before else {}
     result = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from tenure.api.conditions import ConditionType
 from tenure.api.names import OPERATOR_USER, Verdict
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.model.records import Authored
@@ -32,6 +33,10 @@ class Hold:
     released: datetime | None = None
     """When a person deleted the Quarantine; None while it stands or when the operator is ending it."""
     ending: bool = False
+    contended: str = ""
+    """What others took back so often that nothing more is done to it, and what to commit; "" for nothing."""
+    in_force: bool = True
+    """Nothing of what was done is known to have been taken back."""
 
 
 def hold_of(quarantine: Quarantine) -> Hold:
@@ -46,6 +51,7 @@ def hold_of(quarantine: Quarantine) -> Hold:
     intended = [r.intended for r in revocations if r.intended]
     finished = [r.done for r in revocations if r.done]
     release = status.release if status else None
+    conditions = status.conditions if status else ()
     own_release = release is not None and release.by == OPERATOR
     return Hold(
         reference=f"Quarantine/{quarantine.name}",
@@ -59,4 +65,6 @@ def hold_of(quarantine: Quarantine) -> Hold:
         revoked=max(finished) if finished and len(finished) == len(revocations) else None,
         released=quarantine.deletion if quarantine.deletion and not own_release else None,
         ending=own_release or quarantine.deletion is not None,
+        contended=next((c.message for c in conditions if c.type == ConditionType.CONTENDED), ""),
+        in_force=not any(s and s.error for s in wanted),
     )

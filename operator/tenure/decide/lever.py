@@ -19,3 +19,34 @@ _LEVERS = {
 def lever(managed: ManagedBy) -> str:
     """One line: the change that lasts; "" for a manager that is not known."""
     return _LEVERS.get(managed.manager, "").format(name=managed.name or "(unnamed)")
+
+
+_SOURCES = {
+    "ArgoCD": "the source of Application {name}",
+    "Flux": "the source of {name}",
+    "Helm": "the chart or values of release {name}",
+    "CertManager": "the secretTemplate of Certificate {name}",
+    "ExternalSecrets": "the target template of ExternalSecret {name}",
+    "SealedSecrets": "the template of SealedSecret {name}",
+    "VaultSecretsOperator": "the destination of {name} of the Vault Secrets Operator",
+    "SecretsStoreCSI": "the secretObjects of its SecretProviderClass",
+}
+
+
+_PRODUCTS = {
+    "argocd-controller": "ArgoCD",
+    "helm": "Helm",
+    "helm-controller": "Flux",
+    "kustomize-controller": "Flux",
+}
+
+
+def product(writer: str) -> str:
+    """The product behind a field manager, "" for one that is not known."""
+    return _PRODUCTS.get(writer, "")
+
+
+def commit(want: str, managed: ManagedBy | None, writer: str) -> str:
+    """One line: where to commit what, so that it is not taken back again. `writer` is the field manager."""
+    source = _SOURCES.get(managed.manager, "").format(name=managed.name or "(unnamed)") if managed else ""
+    return f"Commit to {source or f'what {writer} applies'}: {want}"

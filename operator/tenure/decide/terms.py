@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tenure.api.names import IdentityClass, Mode, OnDeadline, Risk, Rule, Stage
-from tenure.api.policy import DEFAULT_DECIDE_WITHIN, GovernancePolicySpec
+from tenure.api.policy import DEFAULT_DECIDE_WITHIN, DEFAULT_MAX_REVERTS, GovernancePolicySpec
 from tenure.model.evaluation import Governance
 from tenure.model.keys import Key
 
@@ -35,6 +35,7 @@ class Terms:
     hold_after_use: timedelta = timedelta(hours=48)
     retention: timedelta = timedelta(days=90)
     restart_on_lapse: bool = False
+    max_reverts: int = DEFAULT_MAX_REVERTS
 
 
 def terms(
@@ -89,6 +90,7 @@ def terms(
         hold_after_use=entry.hold_after_use if entry else timedelta(hours=48),
         retention=spec.retention.resolved,
         restart_on_lapse=spec.exceptions.on_lapse == "RestartClock",
+        max_reverts=spec.contention.max_reverts,
     )
 
 

@@ -23,6 +23,7 @@ from tenure.api.names import GUARD_NAME, OPERATOR_NAMESPACE
 from tenure.api.quarantine import QuarantineStatus
 from tenure.decide.held import HELD
 from tenure.decide.hold import Quarantine
+from tenure.decide.lever import product
 from tenure.decide.wish import Wish
 from tenure.enforce import records, release, revoke, stages
 from tenure.enforce.begin import PICK, Beginning
@@ -63,7 +64,7 @@ class Enforcer:
         fresh: Callable[[], str] = lambda: "",
     ) -> None:
         """`fresh` says why the inventory is not fresh, "" when it is; nothing begins while it is not."""
-        guards = Guards(kube, store, operator_namespace, observed)
+        guards = Guards(kube, store, operator_namespace, observed, lambda writer: metrics.reverted(product(writer)))
         proof = Proof(kube, guards, operator_namespace, lambda: self.consider(PROVE))
         self._means = Means(kube, store, ledger, engine, metrics, recorder, guards, fresh, proof)
         self._watches: list[asyncio.Task[Any]] = []

@@ -7,9 +7,12 @@ it differs. That is also the answer to anybody who edits or deletes one.
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
 
 from tenure.api.guard import GuardEntry, QuarantineGuardSpec
-from tenure.api.names import API_VERSION, GUARD_NAME, PROOF_ACCOUNT, Stage
+from tenure.api.names import API_VERSION, FIELD_MANAGER, GUARD_NAME, PROOF_ACCOUNT, Stage
 from tenure.decide.hold import Quarantine
 from tenure.enforce.quarantine import is_other_secret, stage_of
 from tenure.inventory.projection import PROJECTIONS
@@ -17,14 +20,29 @@ from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import QUARANTINE_GUARDS
+from tenure.model.records import Authored
+
+log = logging.getLogger(__name__)
 
 KIND = "QuarantineGuard"
+Guard = Authored[QuarantineGuardSpec, Any]
 
 
 class Guards:
     """`observed` limits the cluster's object to namespaces this operator sees; entries of others are left alone."""
 
-    def __init__(self, kube: Kube, store: Store, operator_namespace: str, observed: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        operator_namespace: str,
+        observed: tuple[str, ...],
+        touched: Callable[[str], None] = lambda writer: None,
+    ) -> None:
+        """`touched` is told the field manager ("" where nothing tells it) of whoever changed or deleted a guard."""
+        self._touched = touched
+        self._ours: dict[str, str] = {}
+        """resourceVersion of each namespace's guard as we last wrote it, to know it from somebody else's."""
         self._kube = kube
         self._store = store
         self._home = operator_namespace
@@ -131,7 +149,11 @@ class Guards:
             with contextlib.suppress(NotFound):
                 await self._kube.delete(QUARANTINE_GUARDS, GUARD_NAME, namespace, uid=held.uid)
             self._store.remove(KIND, namespace, GUARD_NAME)
+            self._ours.pop(namespace, None)
             return
+        by = await self._by_others(namespace, held)
+        # A map that only somebody else wrote is theirs: an apply that says nothing of it leaves it.
+        emptied: dict[str, Any] = {key: {} for key in held.spec.wire()} if by is not None and held is not None else {}
         try:
             stored = await self._kube.apply(
                 QUARANTINE_GUARDS,
@@ -139,7 +161,7 @@ class Guards:
                     "apiVersion": API_VERSION,
                     "kind": KIND,
                     "metadata": {"name": GUARD_NAME, "namespace": namespace},
-                    "spec": wanted.wire(),
+                    "spec": {**emptied, **wanted.wire()},
                 },
             )
         except NotFound as error:
@@ -147,6 +169,36 @@ class Guards:
                 raise
             return  # somebody deleted the CRD: nothing is in force, which no release waits for and `in_force` sees
         self._store.upsert(KIND, PROJECTIONS[KIND](stored))
+        self._ours[namespace] = stored["metadata"]["resourceVersion"]
+        if by is not None:
+            log.warning("the guard of namespace %s was touched by %s and is rebuilt", namespace, by or "somebody")
+            self._touched(by)
+
+    async def _by_others(self, namespace: str, held: Guard | None) -> str | None:
+        """The field manager of whoever else wrote the guard that is to be replaced, "" for one who deleted it; None
+        where nobody did. Our own apply leaves no other in it, so each is told once."""
+        if held is None:
+            record = self._store.namespaces.get(namespace)
+            leaving = record is not None and record.deleting
+            return "" if not leaving and (namespace in self._ours or self._stood(namespace)) else None
+        if held.resource_version == self._ours.get(namespace):
+            return None
+        try:
+            raw = await self._kube.get(QUARANTINE_GUARDS, GUARD_NAME, namespace)
+        except NotFound:
+            return ""
+        entries = raw["metadata"].get("managedFields") or ()
+        others = [e for e in entries if e.get("manager") != FIELD_MANAGER and "f:spec" in (e.get("fieldsV1") or ())]
+        last = max(others, key=lambda e: str(e.get("time", "")), default=None)
+        return None if last is None else str(last.get("manager", ""))
+
+    def _stood(self, namespace: str) -> bool:
+        """Whether a Quarantine says that its guard was there: only after a restart does nothing else tell."""
+        quarantines = (
+            self._store.quarantines_in(namespace) if namespace != self._home else self._store.quarantines.values()
+        )
+        stages = (stage_of(quarantine, Stage.GUARD) for quarantine in quarantines)
+        return any(stage is not None and stage.verified is not None for stage in stages)
 
 
 def namespace_guard(store: Store, namespace: str) -> QuarantineGuardSpec:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from tenure.api.conditions import ConditionType
 from tenure.api.names import FINALIZER, Stage, Verdict
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus, StageStatus
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish
-from tenure.enforce import revoke
+from tenure.enforce import contention, revoke
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import stage_of
 from tenure.enforce.work import WORK
 from tenure.model.keys import Key
 from tenure.telemetry import events
-
-ERROR = 400
-"""Characters of what is wrong that a stage's error keeps."""
 
 
 async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
@@ -27,18 +26,21 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
     if m.guards.lacks(quarantine):
         await m.guards.rebuild(quarantine.namespace)
     previous: datetime | None = None
-    missing = ""
+    missing, contended = "", False
     for stage in quarantine.spec.stages:
         not_here = WORK[stage].held(m)
         if not_here:
             missing = missing or not_here
             continue
         done = stage_of(quarantine, stage)
-        finished = done is not None and done.verified is not None
-        if finished:
-            for manager in WORK[stage].reverts(m, quarantine):
-                m.metrics.reverted(manager)
-        if not finished or WORK[stage].undone(m, quarantine):
+        taken_back = WORK[stage].reverts(m, quarantine) if done is not None and done.verified else []
+        if taken_back:
+            quarantine = await contention.note(m, key, quarantine, stage, taken_back, wishes)
+            done = stage_of(quarantine, stage)
+        lacks = WORK[stage].undone(m, quarantine)
+        if taken_back and not lacks:
+            contended = True  # all that it lacks is what nothing more is done to
+        elif lacks or done is None or not done.in_force:
             interval = quarantine.spec.stage_interval or timedelta(0)
             if previous is not None and m.now() < previous + interval:
                 m.waiting[key] = "StageInterval"
@@ -51,6 +53,9 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
         previous = done.done if done else None
     m.waiting.pop(key, None)
     quarantine = await _notice_use(m, key, quarantine, wishes)
+    if contended:
+        m.unblock(key)
+        return
     await revoke.when_due(m, key, quarantine, wishes, missing)
 
 
@@ -95,18 +100,19 @@ async def _carry_out(m: Means, key: Key, quarantine: Quarantine, stage: Stage, w
     fault = await m.proof.prove()
     verified = seen and not fault
     now = m.now()
+    was = stage_of(quarantine, stage) or StageStatus(name=stage)
     entry = StageStatus(
         name=stage,
-        done=now,
-        verified=now if verified else None,
-        error="" if verified else fault[:ERROR] or "not in force when read back",
+        done=was.done or now,
+        verified=was.verified or (now if verified else None),
+        error="" if verified else fault or "not in force when read back",
     )
-    was = stage_of(quarantine, stage)
-    if was is not None and was.done is not None and verified:
-        entry = was.model_copy(update={"verified": was.verified or now, "error": ""})
     status = quarantine.status or QuarantineStatus()
     stages = (*(s for s in status.stages if s.name is not stage), entry)
-    await m.write_status(quarantine, status.model_copy(update={"stages": stages}))
+    changes: dict[str, Any] = {"stages": stages, "reverts": contention.repeated(m, quarantine)}
+    if verified:  # whatever was contended is as it is wanted now
+        changes["conditions"] = tuple(c for c in status.conditions if c.type != ConditionType.CONTENDED)
+    await m.write_status(quarantine, status.model_copy(update=changes))
     note = f"Stage {stage.value} of Quarantine {quarantine.name} is {'in force' if verified else 'NOT in force'}."
     said = events.STAGE_VERIFIED if verified else events.ENFORCEMENT_FAILED
     m.say(key, quarantine.spec.subject.uid, wishes, said, note, "Quarantine", warning=not verified)

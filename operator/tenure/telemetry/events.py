@@ -36,6 +36,7 @@ STAGE_VERIFIED: Final = "StageVerified"
 QUARANTINE_RELEASED: Final = "QuarantineReleased"
 CREDENTIAL_REVOKED: Final = "CredentialRevoked"
 ENFORCEMENT_FAILED: Final = "EnforcementFailed"
+ENFORCEMENT_REVERTED: Final = "EnforcementReverted"
 TRIPWIRE: Final = "AttemptedUse"
 BLAST_RADIUS_REACHED: Final = "BlastRadiusReached"
 

@@ -413,7 +413,7 @@ class _State(Collector):
         stages = dict.fromkeys((stage.value for stage in Stage), 0)
         for quarantine in self._observed.quarantines():
             for stage in quarantine.status.stages if quarantine.status else ():
-                stages[stage.name.value] += stage.done is not None
+                stages[stage.name.value] += stage.in_force
         yield _gauge("quarantines", "Quarantines in which a stage is in force.", ("stage",), _single(stages))
         effective = _single(self._observed.effective())
         said = "1: the stage was proven to be in force; 0: nothing is acted on."

@@ -363,7 +363,17 @@ def test_exceptions_quarantines_queue_sources_and_sync() -> None:
     ]
     quarantine = QuarantineSpec.read({"subject": {"kind": "ServiceAccount", "name": "ci", "uid": "u"}})
     stages = QuarantineStatus.read(
-        {"stages": [{"name": "Guard", "done": "2026-12-04T09:00:00Z"}, {"name": "DisableTokens", "error": "no"}]}
+        {
+            "stages": [
+                {"name": "Guard", "done": "2026-12-04T09:00:00Z", "verified": "2026-12-04T09:00:00Z"},
+                {
+                    "name": "DisableTokens",
+                    "done": "2026-12-04T09:00:00Z",
+                    "verified": "2026-12-04T09:00:00Z",
+                    "error": "no",
+                },
+            ]
+        }
     )
     engine.holds = [
         authored("Quarantine", "one", quarantine, stages),

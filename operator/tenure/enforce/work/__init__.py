@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from tenure.api.names import Stage
 from tenure.decide.hold import Quarantine
+from tenure.enforce.contention import Reverted
 from tenure.enforce.means import Means
 from tenure.enforce.work import deny_writes, disable_tokens, guard
 
@@ -19,14 +20,15 @@ class Work(Protocol):
         stages are carried out without it."""
 
     async def carry_out(self, m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bool]:
-        """Stores the pre-image, acts, and reads back. The Quarantine as it then stands, and whether the effect was
-        seen. What is done already is left as it is."""
+        """Stores the pre-image, acts, and reads back. The Quarantine as it then stands (its status is stored by the
+        caller), and whether the effect was seen. What is done already is left as it is."""
 
     def undone(self, m: Means, quarantine: Quarantine, /) -> bool:
-        """Whether a finished stage lacks something it should hold, as the inventory has it."""
+        """Whether a finished stage lacks something it should hold, as the inventory has it; what acting has stopped on
+        (tenure.enforce.contention) does not count."""
 
-    def reverts(self, m: Means, quarantine: Quarantine, /) -> list[str]:
-        """The manager ("" where unknown) behind each of our acts that somebody took back, as the inventory has it."""
+    def reverts(self, m: Means, quarantine: Quarantine, /) -> list[Reverted]:
+        """The objects on which our act is not in force any more, as the inventory has them."""
 
     async def give_back(self, m: Means, quarantine: Quarantine, /) -> list[str]:
         """Restores the pre-image. Returns what was not given back, each with the reason."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tenure.api.names import Stage
 from tenure.api.quarantine import QuarantineStatus, StageStatus
 from tenure.decide.hold import Quarantine
+from tenure.enforce.contention import Reverted
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import stage_of
 
@@ -27,7 +28,7 @@ def undone(m: Means, quarantine: Quarantine, /) -> bool:
     return False  # a guard that lacks something is rebuilt whole, for all Quarantines at once
 
 
-def reverts(m: Means, quarantine: Quarantine, /) -> list[str]:
+def reverts(m: Means, quarantine: Quarantine, /) -> list[Reverted]:
     return []
 
 

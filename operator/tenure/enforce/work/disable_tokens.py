@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from tenure.api.names import LABEL_TOKEN_INVALID_SINCE, Stage
 from tenure.api.quarantine import QuarantineStatus, Tripwire
 from tenure.decide.hold import Quarantine
 from tenure.enforce import tokens
+from tenure.enforce.contention import Reverted, stopped
 from tenure.enforce.means import Means
+from tenure.enforce.quarantine import stage_of
+from tenure.model.keys import Key
 from tenure.model.records import Secret
 
 
@@ -20,20 +26,35 @@ async def carry_out(m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bo
     held = quarantine.status.disabled_tokens
     today = m.now().strftime("%Y-%m-%d")
     for token in held:
+        if stopped(m, quarantine, Key("Secret", quarantine.namespace, token.name)):
+            continue
         await tokens.disable(m.kube, m.store, quarantine.namespace, token, today)
-    return quarantine, all([await tokens.is_disabled(m.kube, quarantine.namespace, token) for token in held])
+    off = [await tokens.is_disabled(m.kube, quarantine.namespace, token) for token in held]
+    seen = tuple(t.model_copy(update={"off": t.off or now}) for t, now in zip(held, off, strict=True))
+    status = quarantine.status.model_copy(update={"disabled_tokens": seen})
+    return replace(quarantine, status=status), all(off)
 
 
 def undone(m: Means, quarantine: Quarantine, /) -> bool:
     """A new token, or one whose label was taken off."""
-    return bool(_lit(m, quarantine))
+    return any(not stopped(m, quarantine, _key(secret)) for secret in _lit(m, quarantine))
 
 
-def reverts(m: Means, quarantine: Quarantine, /) -> list[str]:
-    """Of those whose label we had set and somebody took off; a new token is no revert."""
-    known = {t.uid for t in quarantine.status.disabled_tokens} if quarantine.status else set()
+def reverts(m: Means, quarantine: Quarantine, /) -> list[Reverted]:
+    """Of those that were switched off and are on again; a new token is no revert."""
+    known = {t.uid for t in quarantine.status.disabled_tokens if t.off} if quarantine.status else set()
+    stage = stage_of(quarantine, Stage.DISABLE_TOKENS)
+    day = ((stage and stage.done) or m.now()).strftime("%Y-%m-%d")
     return [
-        secret.managed_by.manager if secret.managed_by else "" for secret in _lit(m, quarantine) if secret.uid in known
+        Reverted(
+            key=_key(secret),
+            what=f"its label {LABEL_TOKEN_INVALID_SINCE} is off",
+            want=f'metadata.labels: {{{LABEL_TOKEN_INVALID_SINCE}: "{day}"}}, or no such Secret at all.',
+            field=("f:metadata", "f:labels", f"f:{LABEL_TOKEN_INVALID_SINCE}"),
+            managed=secret.managed_by,
+        )
+        for secret in _lit(m, quarantine)
+        if secret.uid in known
     ]
 
 
@@ -50,6 +71,10 @@ async def give_back(m: Means, quarantine: Quarantine, /) -> list[str]:
         elif not await tokens.restore(m.kube, m.store, quarantine.namespace, token):
             kept.append(f"{token.name} (gone)")
     return kept
+
+
+def _key(secret: Secret) -> Key:
+    return Key("Secret", secret.namespace, secret.name)
 
 
 def _lit(m: Means, quarantine: Quarantine) -> list[Secret]:

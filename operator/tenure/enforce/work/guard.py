@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenure.decide.hold import Quarantine
+from tenure.enforce.contention import Reverted
 from tenure.enforce.means import Means
 
 
@@ -19,7 +20,7 @@ def undone(m: Means, quarantine: Quarantine, /) -> bool:
     return False  # a guard that lacks something is rebuilt whole, for all Quarantines at once
 
 
-def reverts(m: Means, quarantine: Quarantine, /) -> list[str]:
+def reverts(m: Means, quarantine: Quarantine, /) -> list[Reverted]:
     return []
 
 
