@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from tenure.api.names import PROOF_ACCOUNT, STATE_CONFIG_MAP
+from tenure.api.names import PROOF_ACCOUNT, STATE_CONFIG_MAP, Stage
 from tenure.kube.client import Kube
 from tenure.kube.resources import (
     CONFIG_MAPS,
@@ -18,6 +18,7 @@ from tenure.kube.resources import (
     OBSERVED_RESOURCES,
     OWN_RESOURCES,
     OWNED_IDENTITIES,
+    PODS,
     QUARANTINE_GUARDS,
     QUARANTINES,
     SECRETS,
@@ -39,6 +40,8 @@ class Right:
     name: str = ""
     home: bool = False
     """Needed in the operator's own namespace only."""
+    stages: tuple[Stage, ...] = ()
+    """The stages that are not to be had without it."""
 
     def __str__(self) -> str:
         what = self.resource.qualified + (f"/{self.subresource}" if self.subresource else "")
@@ -63,13 +66,13 @@ def needed() -> tuple[Right, ...]:
         )
     ]
     rights += [
-        Right(verb, resource, "findings and quarantines")
+        Right(verb, resource, "findings and quarantines", stages=tuple(Stage))
         for resource in (IDENTITY_FINDINGS, QUARANTINES, QUARANTINE_GUARDS)
         for verb in ("create", "patch", "delete")
     ]
     rights += [
-        Right("patch", QUARANTINES, "quarantines", subresource="status"),
-        Right("patch", SECRETS, "switching a token off and on"),
+        Right("patch", QUARANTINES, "quarantines", subresource="status", stages=tuple(Stage)),
+        Right("patch", SECRETS, "switching a token off and on", stages=(Stage.DISABLE_TOKENS,)),
         Right("delete", SECRETS, "revocation"),
         Right("delete", IDENTITY_DECISIONS, "the end of the ledger's retention"),
         *(
@@ -78,6 +81,7 @@ def needed() -> tuple[Right, ...]:
             for verb in ("list", "watch")
         ),
         Right("create", SERVICE_ACCOUNTS, "proving that the guards are in force", "token", PROOF_ACCOUNT, home=True),
+        Right("create", PODS, "proving that the guards are in force", home=True),
         Right("create", EVENTS, "telling people through Events"),
         Right("create", CONFIG_MAPS, "the installation's memory", home=True),
         Right("get", CONFIG_MAPS, "the installation's memory", name=STATE_CONFIG_MAP, home=True),
@@ -86,9 +90,11 @@ def needed() -> tuple[Right, ...]:
     return tuple(rights)
 
 
-async def missing(kube: Kube, operator_namespace: str, namespaces: tuple[str, ...]) -> tuple[Right, ...]:
-    """Those that the API server says are not there; in a restricted installation those missing in any of its
-    namespaces. Raises ApiError when it cannot be asked."""
+async def missing(
+    kube: Kube, operator_namespace: str, namespaces: tuple[str, ...], rights: tuple[Right, ...] | None = None
+) -> tuple[Right, ...]:
+    """Those (of all that are needed) that the API server says are not there; in a restricted installation those missing
+    in any of its namespaces. Raises ApiError when it cannot be asked."""
 
     async def has(right: Right) -> bool:
         if right.home:
@@ -104,6 +110,6 @@ async def missing(kube: Kube, operator_namespace: str, namespaces: tuple[str, ..
             ]
         )
 
-    rights = needed()
+    rights = needed() if rights is None else rights
     answers = await asyncio.gather(*(has(right) for right in rights))
     return tuple(right for right, granted in zip(rights, answers, strict=True) if not granted)

@@ -196,6 +196,27 @@ def test_its_state_is_one_config_map(installed: Cluster, namespace: str, token: 
             installed.apply(config_map(name, where), manager="tenure", token=token)
 
 
+def test_its_pods_and_tokens_are_dry_runs(installed: Cluster, token: str) -> None:
+    """On which it proves its guards. Whoever steals its token runs nothing with it."""
+    allowed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "stolen", "namespace": "tenure-system"},
+        "spec": {
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "main", "image": "registry.example/none", "securityContext": allowed}],
+        },
+    }
+    with pytest.raises(ApiError, match="creates pods and tokens in dry runs alone"):
+        installed.create(pod, token=token)
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    path = installed.path("serviceaccounts", "tenure-proof", "tenure-system", "token")
+    status, answer = installed.request("POST", path, request, token=token)
+    assert status == 403
+    assert "creates pods and tokens in dry runs alone" in answer["message"]
+
+
 RIGHTS: dict[str, list[tuple[str, str]]] = {
     "get list watch": [
         *(("", name) for name in ("serviceaccounts", "secrets", "pods", "namespaces")),

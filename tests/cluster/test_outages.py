@@ -217,6 +217,8 @@ def test_one_missing_right_to_act_blocks_the_act_and_says_so(shared: Cluster, pl
             )
 
         eventually(blocked, what="Blocked: MissingRight")
+        assert started.metrics().value("tenure_enforcement_effective", stage="DisableTokens") == 0
+        assert scenario.quarantine_of(shared, place, "ci") is None, "nothing begins that cannot be ended"
         assert shared.token_works(token)
         found = finding_of(shared, place, "Unowned", "ci")
         assert found is not None

@@ -7,18 +7,30 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support import scenario
-from tests.support.cluster import Cluster, eventually
+from tests.support.cluster import REPOSITORY, Cluster, eventually
 from tests.support.operator import Operator
 from tests.support.rest import Json
-from tests.support.scenario import HOME, deadline, finding_of, phase_of, policy, quarantine_of, token_of
+from tests.support.scenario import (
+    HOME,
+    LAST_USED,
+    OFF,
+    deadline,
+    finding_of,
+    phase_of,
+    policy,
+    quarantine_of,
+    token_of,
+)
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
 
 POLICIES = "validatingadmissionpolicies"
 BINDINGS = "validatingadmissionpolicybindings"
 STAGES = ("Guard", "DisableTokens")
+PROOF = "tenure-proof"
 
 
 @pytest.fixture(scope="module", params=["1.33", "1.36"])
@@ -73,11 +85,39 @@ def change(resource: str, name: str, patch: Json, back: Json) -> Callable[[Clust
     return changed
 
 
+def synthetic(cluster: Cluster) -> None:
+    """The synthetic identity as `make install` puts it back."""
+    for manifest in yaml.safe_load_all((REPOSITORY / "deploy" / "00-namespace.yaml").read_text()):
+        if manifest["metadata"]["name"] == PROOF:
+            cluster.apply(manifest)
+
+
 def without_account(cluster: Cluster) -> Callable[[], Any]:
-    cluster.delete("serviceaccounts", "tenure-proof", HOME)
-    metadata = {"name": "tenure-proof", "namespace": HOME, "labels": {"app.kubernetes.io/part-of": "tenure"}}
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
-    return lambda: cluster.create(account)
+    """Its token Secret goes with it."""
+    cluster.delete("serviceaccounts", PROOF, HOME)
+    eventually(lambda: cluster.get("secrets", PROOF, HOME) is None, what="its token gone")
+    return lambda: synthetic(cluster)
+
+
+def without_token(cluster: Cluster) -> Callable[[], Any]:
+    cluster.delete("secrets", PROOF, HOME)
+    return lambda: synthetic(cluster)
+
+
+def switched_on(cluster: Cluster) -> Callable[[], Any]:
+    cluster.patch("secrets", PROOF, {"metadata": {"labels": {OFF: None}}}, HOME)
+    return lambda: cluster.patch("secrets", PROOF, {"metadata": {"labels": {OFF: "2000-01-01"}}}, HOME)
+
+
+def another_token(cluster: Cluster) -> Callable[[], Any]:
+    """The API server refuses it too, but not for its label: it is not the one that it knows."""
+    cluster.patch("secrets", PROOF, {"metadata": {"labels": {LAST_USED: None}}, "stringData": {"token": "x.y.z"}}, HOME)
+
+    def back() -> None:
+        cluster.delete("secrets", PROOF, HOME)
+        synthetic(cluster)
+
+    return back
 
 
 FAULTS: dict[str, tuple[Callable[[Cluster], Callable[[], Any]], tuple[str, ...]]] = {
@@ -102,7 +142,11 @@ FAULTS: dict[str, tuple[Callable[[Cluster], Callable[[], Any]], tuple[str, ...]]
         ("Guard",),
     ),
     "nobody holds the operator": (lambda cluster: remove(cluster, BINDINGS, "tenure-limit-operator"), STAGES),
-    "the synthetic identity is gone": (without_account, ("Guard",)),
+    "nobody holds its pods to dry runs": (lambda cluster: remove(cluster, POLICIES, "tenure-limit-proof"), STAGES),
+    "the synthetic identity is gone": (without_account, STAGES),
+    "the synthetic token is gone": (without_token, STAGES),
+    "the synthetic token is switched on": (switched_on, STAGES),
+    "the synthetic token is refused for another reason": (another_token, ("DisableTokens",)),
 }
 
 

@@ -10,6 +10,8 @@ from tests.support.scenario import HOME
 
 READS: Final = frozenset({"get", "list", "watch"})
 REVIEWS: Final = frozenset({"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"})
+PROVEN: Final = frozenset({"serviceaccounts", "pods", "secrets", "configmaps"})
+"""What the operator's dry runs are about."""
 AUTHORED: Final = frozenset(
     {"identityowners", "ownedidentities", "identityexceptions", "identitydecisions", "governancepolicies"}
 )
@@ -39,8 +41,8 @@ def violations(events: Iterable[Json]) -> list[str]:
 
     It writes findings, Quarantines with their status and finalizer, guards, the status of the kinds people author,
     Events, the ConfigMap `tenure-state`, reviews of its own access, and Secrets: a label, or the end, of those that a
-    Quarantine of their namespace had named before. Its dry runs
-    are about its synthetic identity alone. Requests that were refused count too: it should not even try.
+    Quarantine of their namespace had named before. Its dry runs are about its synthetic identity alone. Requests that
+    were refused count too: it should not even try.
     """
     found: list[str] = []
     quarantined: dict[str, set[str]] = {}
@@ -48,7 +50,7 @@ def violations(events: Iterable[Json]) -> list[str]:
         what = written(event)
         about = event.get("objectRef", {})
         namespace, name = about.get("namespace", ""), about.get("name", "")
-        if dry(event) and (about.get("resource"), namespace, name) != ("serviceaccounts", HOME, "tenure-proof"):
+        if dry(event) and (about.get("resource") not in PROVEN or (namespace, name) != (HOME, "tenure-proof")):
             found.append(f"a dry run of {event['verb']} {about.get('resource')} {namespace}/{name}")
         if not what:
             continue

@@ -92,12 +92,13 @@ Match = str | Callable[[Request], bool] | None
 
 
 def durable(request: Request) -> bool:
-    """Whether a write leaves something of meaning behind: no Event, no review, no token request, no lease."""
+    """Whether a write leaves something of meaning behind: no Event, review, token request, lease or dry run."""
     return (
         request.is_write
         and request.group not in REVIEW_GROUPS
         and request.resource not in ("events", "leases")
         and request.subresource != "token"
+        and "dryRun=All" not in request.path
     )
 
 

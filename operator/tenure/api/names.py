@@ -28,6 +28,8 @@ DECISIONS_NAME: Final = "decisions"
 STATE_CONFIG_MAP: Final = "tenure-state"
 PROOF_ACCOUNT: Final = "tenure-proof"
 """The ServiceAccount of the operator's namespace on which it proves that the guards are in force. It has no rights."""
+PROOF_TOKEN: Final = "tenure-proof"
+"""That account's token Secret, switched off as it is installed: on it the operator proves what the label does."""
 
 LABEL_RULE: Final = "tenure.dev/rule"
 LABEL_RISK: Final = "tenure.dev/risk"

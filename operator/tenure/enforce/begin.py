@@ -13,6 +13,7 @@ from tenure.decide.wish import Wish, order
 from tenure.enforce.blast import pick
 from tenure.enforce.means import LOOK_AGAIN, Means
 from tenure.enforce.names import quarantine_name
+from tenure.enforce.proof import PROVE
 from tenure.enforce.quarantine import is_record
 from tenure.enforce.work import WORK
 from tenure.kube.errors import ApiError, Forbidden, Invalid
@@ -84,7 +85,7 @@ class Beginning:
             return
         if await self._means.proof.prove():
             for key in self.pending:
-                self._means.block(key, "NotEffective")
+                self._means.block(key, self._means.proof.reason)
             self._means.queue.at(PICK, self._means.now() + LOOK_AGAIN)
             return
         key, wish = choice.key, self.pending.pop(choice.key)
@@ -109,6 +110,7 @@ class Beginning:
         log.warning("%s: enforcement: %s; again in %.1f s", key, error, delay, extra=about(key))
         if isinstance(error, Forbidden | Invalid):
             self._means.block(key, "MissingRight")
+            self._means.consider(PROVE)
 
     async def _begin(self, key: Key, wish: Wish) -> None:
         """Judges again on live facts, then writes the intent and goes straight on with its stages."""

@@ -29,7 +29,7 @@ from tenure.enforce import records, release, revoke, stages
 from tenure.enforce.begin import PICK, Beginning
 from tenure.enforce.guards import Guards
 from tenure.enforce.means import Means
-from tenure.enforce.proof import AGAIN, EVERY, Proof
+from tenure.enforce.proof import AGAIN, EVERY, PROVE, Proof
 from tenure.enforce.quarantine import is_being_revoked, is_record, subject_of
 from tenure.inventory.store import Store, subject_key
 from tenure.kube.client import Kube
@@ -42,9 +42,6 @@ from tenure.telemetry.logs import about
 from tenure.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-PROVE = Key("", "", "prove")
-"""Stands in the queue for "look whether what enforces is in force"."""
 
 
 class Enforcer:
@@ -65,7 +62,7 @@ class Enforcer:
     ) -> None:
         """`fresh` says why the inventory is not fresh, "" when it is; nothing begins while it is not."""
         guards = Guards(kube, store, operator_namespace, observed, lambda writer: metrics.reverted(product(writer)))
-        proof = Proof(kube, guards, operator_namespace, lambda: self.consider(PROVE))
+        proof = Proof(kube, guards, operator_namespace, observed, lambda: self.consider(PROVE))
         self._means = Means(kube, store, ledger, engine, metrics, recorder, guards, fresh, proof)
         self._watches: list[asyncio.Task[Any]] = []
         self._beginning = Beginning(self._means, self._drive)
@@ -161,8 +158,9 @@ class Enforcer:
         if key not in (PICK, PROVE):
             self._means.waiting[key] = "Retry"
         log.warning("%s: enforcement: %s; again in %.1f s", key, error, delay, extra=about(key))
-        if isinstance(error, Forbidden | Invalid):
+        if isinstance(error, Forbidden | Invalid) and key not in (PICK, PROVE):
             self._means.block(key, "MissingRight")
+            self.consider(PROVE)
 
     async def _handle(self, key: Key) -> None:
         if key == PICK:
@@ -187,10 +185,11 @@ class Enforcer:
     async def _prove(self) -> None:
         """Looks whether what enforces is in force, and takes up what waited for that."""
         before, faults = self._means.proof.fault, dict(self._means.proof.faults)
+        await self._means.proof.look_at_rights()
         fault = await self._means.proof.prove()
-        self._means.queue.at(PROVE, self._means.now() + (AGAIN if fault else EVERY))
+        self._means.queue.at(PROVE, self._means.now() + (EVERY if self._means.proof.settled else AGAIN))
         if self._means.proof.faults != faults:
-            waiting = ("NotEffective", "DenyWritesMissing")
+            waiting = ("NotEffective", "MissingRight", "DenyWritesMissing")
             for key in [key for key, reason in self._means.blocked.items() if reason in waiting]:
                 self.consider(key)
         if before and not fault:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tenure.api.guard import GuardEntry, QuarantineGuardSpec
-from tenure.api.names import API_VERSION, FIELD_MANAGER, GUARD_NAME, PROOF_ACCOUNT, Stage
+from tenure.api.names import API_VERSION, FIELD_MANAGER, GUARD_NAME, PROOF_ACCOUNT, PROOF_TOKEN, Stage
 from tenure.decide.hold import Quarantine
 from tenure.enforce.quarantine import is_other_secret, stage_of
 from tenure.inventory.projection import PROJECTIONS
@@ -103,7 +103,7 @@ class Guards:
         subjects: dict[str, GuardEntry] = {}
         writers: dict[str, GuardEntry] = {}
         groups: dict[str, GuardEntry] = {}
-        proof = {PROOF_ACCOUNT: GuardEntry(quarantine=f"{self._home}/{PROOF_ACCOUNT}")}
+        proof = GuardEntry(quarantine=f"{self._home}/{PROOF_ACCOUNT}")
         if self._observed:
             held = self._store.guards.get((self._home, GUARD_NAME))
             if held is not None:
@@ -121,9 +121,15 @@ class Guards:
             subjects.update(entries.subjects)
             writers.update(entries.writers)
             groups.update(entries.groups)
-        return self._with_unreadable(
-            self._home, QuarantineGuardSpec(service_accounts=proof, subjects=subjects, writers=writers, groups=groups)
+        writers[f"system:serviceaccount:{self._home}:{PROOF_ACCOUNT}"] = proof
+        wanted = QuarantineGuardSpec(
+            service_accounts={PROOF_ACCOUNT: proof},
+            secrets={PROOF_TOKEN: proof},
+            subjects=subjects,
+            writers=writers,
+            groups=groups,
         )
+        return self._with_unreadable(self._home, wanted)
 
     def _with_unreadable(self, namespace: str, wanted: QuarantineGuardSpec) -> QuarantineGuardSpec:
         """The same with what the guard holds for Quarantines that this version cannot read: what they want is unknown,

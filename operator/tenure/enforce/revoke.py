@@ -56,7 +56,7 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
         m.queue.at(key, now + LOOK_AGAIN)
         return
     if await m.proof.prove():
-        m.block(key, "NotEffective")
+        m.block(key, m.proof.reason)
         m.queue.at(key, now + LOOK_AGAIN)
         return
     wishes = await m.still_wanted(key, quarantine, wishes)

@@ -20,8 +20,7 @@ async def carry_out(m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bo
         begun = (*status.stages, StageStatus(name=Stage.DENY_WRITES))
         quarantine = await m.write_status(quarantine, status.model_copy(update={"stages": begun}))
     await m.guards.rebuild(quarantine.namespace)
-    seen = await m.guards.in_force(quarantine.namespace, quarantine)
-    return quarantine, seen and not m.proof.faults[Stage.DENY_WRITES]
+    return quarantine, await m.guards.in_force(quarantine.namespace, quarantine)
 
 
 def undone(m: Means, quarantine: Quarantine, /) -> bool:
