@@ -196,6 +196,26 @@ def test_what_an_apply_takes_away_because_it_owned_it_is_told_too(ground: Ground
     assert "Contended" not in conditions(finding(cluster, place))
 
 
+def test_where_the_guards_do_not_look_the_stage_guard_is_not_claimed(ground: Ground, platform: str) -> None:
+    """And the other stages work."""
+    cluster, place = ground.cluster, platform
+    govern(cluster, place, "Guard", "DisableTokens")
+    cluster.create(token_secret(place, "ci-token", "ci"))
+    token = token_of(cluster, place, "ci-token")
+    eventually(lambda: switched_off(cluster, place, "ci-token"), what="switched off")
+    eventually(lambda: not cluster.token_works(token), 30, what="401")
+
+    def told() -> bool:
+        reasons = {c["type"]: c["reason"] for c in finding(cluster, place)["status"]["conditions"]}
+        return reasons.get("Blocked") == "PlatformNamespace"
+
+    eventually(told, what="Blocked: PlatformNamespace")
+    held = quarantine_of(cluster, place, "ci-token")
+    assert held is not None
+    assert [stage["name"] for stage in held["status"]["stages"]] == ["DisableTokens"]
+    assert finding(cluster, place)["status"]["phase"] == "Open"
+
+
 def test_where_the_guards_look_there_is_nothing_to_fight_about(ground: Ground, place: str) -> None:
     cluster = ground.cluster
     govern(cluster, place, "Guard", "DisableTokens")

@@ -47,7 +47,8 @@ def governed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     cluster.apply(owner("team"))
     claimant(cluster, "carla", "team")
     releaser(cluster, "rita")
-    with Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator")):
+    with Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator")) as operator:
+        cluster.operator = operator  # type: ignore[attr-defined]
         yield cluster
 
 
@@ -60,13 +61,18 @@ def place(governed: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     governed.delete_namespace(name)
 
 
-def govern(cluster: Cluster, place: str, **more: Any) -> None:
-    scenario.govern(cluster, policy(place, deadline("Unowned", **more), labels={"test": place}, precedence=83))
+def govern(cluster: Cluster, place: str, spec: Json | None = None, **more: Any) -> None:
+    found = policy(place, deadline("Unowned", **more), labels={"test": place}, precedence=83, **(spec or {}))
+    scenario.govern(cluster, found)
+
+
+def manifest(place: str, name: str = "api-key", **metadata: Any) -> Json:
+    about = {"name": name, "namespace": place, **metadata}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": {"api_key": "none"}}
 
 
 def secret(cluster: Cluster, place: str, name: str = "api-key", **metadata: Any) -> Json:
-    about = {"name": name, "namespace": place, **metadata}
-    return cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": {"api_key": "none"}})
+    return cluster.create(manifest(place, name, **metadata))
 
 
 def runs(cluster: Cluster, place: str, name: str, consumed: str = "api-key") -> bool:
@@ -193,3 +199,64 @@ def test_a_controllers_secret_without_a_known_mark_is_not_deleted_either(governe
 
     eventually(lambda: blocked(governed, place, "api-key"), what="revocation held")
     assert governed.get("secrets", "api-key", place) is not None
+
+
+def test_one_that_only_a_field_manager_tells_of_is_not_deleted_either(governed: Cluster, place: str) -> None:
+    """Argo CD that tracks by a label alone."""
+    govern(governed, place, revoke_after="1s")
+    account(governed, place)
+    governed.apply(manifest(place), manager="argocd-controller")
+    found = eventually(lambda: blocked(governed, place, "api-key"), what="revocation held")
+    assert found["status"]["managedBy"]["manager"] == "ArgoCD"
+    assert governed.get("secrets", "api-key", place) is not None
+
+
+def test_what_comes_back_after_its_deletion_is_not_called_revoked(governed: Cluster, place: str) -> None:
+    """By a writer that no mark tells of. It is deleted again, as often as the policy allows; then it stays, withheld from
+    pods, and the finding says so."""
+    metrics = governed.operator.metrics  # type: ignore[attr-defined]
+    before = metrics().value("tenure_enforcement_reverted_total", manager="Other")
+    govern(governed, place, {"contention": {"maxReverts": 2}}, revoke_after="1s")
+    account(governed, place)
+    uids = []
+    for _ in range(3):
+        uids.append(governed.apply(manifest(place), manager="sync-tool")["metadata"]["uid"])
+        if len(uids) < 3:
+            eventually(lambda: governed.get("secrets", "api-key", place) is None, what="deleted")
+
+    def contended() -> str:
+        found = finding_of(governed, place, "Unowned", "api-key")
+        said = {c["type"]: c["message"] for c in found["status"]["conditions"]} if found else {}
+        return said.get("Contended", "")
+
+    said = eventually(contended, what="contended")
+    assert "Secret/api-key" in said
+    assert "2 times by sync-tool" in said
+    found = finding_of(governed, place, "Unowned", "api-key")
+    assert found is not None
+    assert found["spec"]["subject"]["uid"] == uids[2]
+    assert [act["verdict"] for act in found["status"]["acts"]] == ["Quarantine"], "nobody calls it revoked"
+    stands = governed.get("secrets", "api-key", place)
+    assert stands is not None
+    assert stands["metadata"]["uid"] == uids[2]
+    assert not runs(governed, place, "after"), "it stays withheld"
+    told = [r for q in governed.list("quarantines", place) for r in q["status"].get("reverts", ())]
+    assert [(r["object"], r["manager"], r["count"]) for r in told] == [("Secret/api-key", "sync-tool", 1)] * 2
+    assert metrics().value("tenure_enforcement_reverted_total", manager="Other") == before + 2
+
+
+def test_where_the_guards_do_not_look_nothing_is_claimed(governed: Cluster) -> None:
+    """The one stage of another Secret is not to be had in a platform namespace, though a policy names it."""
+    place = governed.namespace("kube-secrets")
+    govern(governed, place, {"platformNamespaces": [place]})
+    secret(governed, place)
+
+    def reason() -> str:
+        found = finding_of(governed, place, "Unowned", "api-key")
+        said = {c["type"]: c["reason"] for c in found["status"]["conditions"]} if found else {}
+        return said.get("Blocked", "")
+
+    eventually(lambda: reason() == "PlatformNamespace", what="Blocked: PlatformNamespace")
+    assert quarantine_of(governed, place, "api-key") is None
+    governed.delete("governancepolicies", place)
+    governed.delete_namespace(place)

@@ -15,7 +15,8 @@ HELD: Final = {
     "MissingRight": "The operator lacks a right this act needs; its log names it.",
     "NotEffective": "What enforces is not in force as it was installed, so nothing is acted on; the operator's log "
     "says what is missing. `make install` puts it back.",
-    "PlatformNamespace": "Platform identities are acted on only where a policy names their namespace.",
+    "PlatformNamespace": "Platform identities are acted on only where a policy names their namespace, and there without "
+    "the stage Guard: the guards skip it. The other stages work.",
     "PolicyConflict": "Two policies of equal precedence match the namespace. No act begins until one of them yields.",
     "RecentlyUsed": "Revocation waits: use was attempted within holdAfterUse.",
     "Retry": "The last attempt failed; it is repeated by itself.",

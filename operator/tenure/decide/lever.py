@@ -13,14 +13,10 @@ _LEVERS = {
     "SealedSecrets": "Delete SealedSecret {name}: while it exists, the Secret is unsealed again.",
     "VaultSecretsOperator": "Delete {name} of the Vault Secrets Operator: while it exists, the Secret is synced again.",
     "SecretsStoreCSI": "Remove it from the secretObjects of its SecretProviderClass: a mounting pod writes it again.",
+    "TokenController": "Delete it: it is filled again when it is emptied, and nobody makes it again when it is gone.",
+    "Controller": "Delete or change {name}, its controlling owner, which may write it back.",
 }
-
-
-def lever(managed: ManagedBy) -> str:
-    """One line: the change that lasts; "" for a manager that is not known."""
-    return _LEVERS.get(managed.manager, "").format(name=managed.name or "(unnamed)")
-
-
+"""By product: the change at the source that lasts."""
 _SOURCES = {
     "ArgoCD": "the source of Application {name}",
     "Flux": "the source of {name}",
@@ -30,7 +26,18 @@ _SOURCES = {
     "SealedSecrets": "the template of SealedSecret {name}",
     "VaultSecretsOperator": "the destination of {name} of the Vault Secrets Operator",
     "SecretsStoreCSI": "the secretObjects of its SecretProviderClass",
+    "Controller": "{name}, its controlling owner",
 }
+"""By product: where to say what the object is to look like."""
+
+
+def lever(managed: ManagedBy) -> str:
+    """One line: the change that lasts; "" for a manager that is not known."""
+    return _LEVERS.get(managed.manager, "").format(name=_named(managed))
+
+
+def _named(managed: ManagedBy) -> str:
+    return f"{managed.kind} {managed.name or '(unnamed)'}".strip()
 
 
 _PRODUCTS = {
@@ -48,5 +55,5 @@ def product(writer: str) -> str:
 
 def commit(want: str, managed: ManagedBy | None, writer: str) -> str:
     """One line: where to commit what, so that it is not taken back again. `writer` is the field manager."""
-    source = _SOURCES.get(managed.manager, "").format(name=managed.name or "(unnamed)") if managed else ""
+    source = _SOURCES.get(managed.manager, "").format(name=_named(managed)) if managed else ""
     return f"Commit to {source or f'what {writer} applies'}: {want}"

@@ -11,6 +11,7 @@ from tenure.api.quarantine import QuarantineSpec, QuarantineSubject
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish, order
 from tenure.enforce.blast import pick
+from tenure.enforce.guards import overlooked
 from tenure.enforce.means import LOOK_AGAIN, Means
 from tenure.enforce.names import quarantine_name
 from tenure.enforce.proof import PROVE
@@ -119,14 +120,17 @@ class Beginning:
         if not due:
             self._means.unblock(key)
             return
-        self._means.unblock(key)
         now = self._means.now()
         uid = self._means.engine.judge.judge(key, now).evaluation.uid
+        spec = self._intent(key, uid, tuple(due), now)
+        if overlooked(key) and spec.stages == (Stage.GUARD,):
+            self._means.block(key, "PlatformNamespace")  # nothing of it could be done
+            return
+        self._means.unblock(key)
         policy = wish.terms.reference.removeprefix("GovernancePolicy/")
         top = min(due, key=order)
         self._means.ledger.act(RecordedAct(f"{quarantine_name(key, uid)}{opening(top)}", now, key.namespace, policy))
         await self._means.ledger.flush()
-        spec = self._intent(key, uid, tuple(due), now)
         quarantine = await self._means.write_intent(key.namespace, quarantine_name(key, uid), spec)
         self._means.say(
             key, uid, wishes, _begun(key), f"Quarantine {quarantine.name} begins: {top.message}", "Quarantine"

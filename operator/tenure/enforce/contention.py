@@ -19,7 +19,7 @@ from tenure.decide.hold import Quarantine
 from tenure.decide.lever import commit, product
 from tenure.decide.wish import Wish
 from tenure.enforce.means import Means
-from tenure.enforce.quarantine import stage_of, subject_of
+from tenure.enforce.quarantine import is_other_secret, stage_of, subject_of
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import BY_KIND
 from tenure.model.keys import Key
@@ -56,11 +56,17 @@ def stopped(m: Means, quarantine: Quarantine, key: Key) -> bool:
 
 
 def _is_stopped(m: Means, quarantine: Quarantine, object: str) -> bool:
-    reverts = quarantine.status.reverts if quarantine.status else ()
+    reverts = _reverts(m, quarantine)
     times = [revert.count for revert in reverts if revert.object == object]
     if not times:
         return len(reverts) >= MOST
     return sum(times) >= _most(m.engine.wishes.get(subject_of(quarantine), ()))
+
+
+def _reverts(m: Means, quarantine: Quarantine) -> list[Revert]:
+    """All that is known: what became of a Secret that was deleted stands in the record of that one."""
+    told = m.about(subject_of(quarantine)) if is_other_secret(quarantine) else (quarantine,)
+    return [revert for each in told if each.status for revert in each.status.reverts]
 
 
 def _most(wishes: Iterable[Wish]) -> int:
@@ -74,30 +80,54 @@ async def note(
     crash counts nothing twice; and, where nothing more is done, what to commit. Raises ApiError."""
     news = [one for one in found if _is_news(quarantine, one)]
     if not news:
-        return await _settle(m, quarantine, found)
+        return await settle(m, quarantine, found)
     status = quarantine.status or QuarantineStatus()
-    reverts, now, told = list(status.reverts), m.now(), []
+    reverts, note = await _entered(m, quarantine, news)
+    was = stage_of(quarantine, stage)
+    assert was is not None
+    lost = StageStatus(name=stage, done=was.done, verified=was.verified, error=note)
+    stages = tuple(lost if s.name is stage else s for s in status.stages)
+    status = status.model_copy(update={"reverts": reverts, "stages": stages})
+    status = status.model_copy(update={"conditions": _conditions(m, replace(quarantine, status=status), found)})
+    quarantine = await m.write_status(quarantine, status)
+    m.say(key, quarantine.spec.subject.uid, wishes, events.ENFORCEMENT_REVERTED, note, "Quarantine", warning=True)
+    return quarantine
+
+
+async def came_back(m: Means, key: Key, quarantine: Quarantine) -> None:
+    """There is a Secret again of the name of one that was deleted: written back, as far as anybody can tell without
+    reading it. Told once in the record of the one that was deleted; nobody calls the other one revoked."""
+    status = quarantine.status or QuarantineStatus()
+    record = m.store.secrets.get((key.namespace, key.name))
+    if record is None or record.uid == quarantine.spec.subject.uid or status.reverts:
+        return
+    reverts, note = await _entered(m, quarantine, [written_back(m, key)])
+    await m.write_status(quarantine, status.model_copy(update={"reverts": reverts}))
+    m.say_names(key, record.uid, quarantine.spec.findings, events.ENFORCEMENT_REVERTED, note, "Revoke", warning=True)
+
+
+def written_back(m: Means, key: Key) -> Reverted:
+    """What is told of such a Secret."""
+    record = m.store.secrets.get((key.namespace, key.name))
+    managed = record.managed_by if record else None
+    return Reverted(key, "it was written back after its deletion", "no such Secret.", ("f:data",), managed)
+
+
+async def _entered(m: Means, quarantine: Quarantine, news: list[Reverted]) -> tuple[tuple[Revert, ...], str]:
+    """The reverts with these among them, and what is said of them; counted in the metric."""
+    reverts, told = list(quarantine.status.reverts if quarantine.status else ()), []
     for one in news:
         who = await _who(m, one)
         told.append(f"{one.object}: {one.what}, by {who or 'somebody'}")
         m.metrics.reverted(product(who) or (one.managed.manager if one.managed else ""))
         at = next((n for n, r in enumerate(reverts) if (r.object, r.manager) == (one.object, who)), None)
         count = 1 if at is None else reverts[at].count + 1
-        entry = Revert(at=now, object=one.object, manager=who, what=one.what, count=count)
+        entry = Revert(at=m.now(), object=one.object, manager=who, what=one.what, count=count)
         if at is not None:
             reverts[at] = entry
         elif len(reverts) < MOST:
             reverts.append(entry)
-    note = f"Taken back: {'; '.join(told)}."
-    was = stage_of(quarantine, stage)
-    assert was is not None
-    lost = StageStatus(name=stage, done=was.done, verified=was.verified, error=note)
-    stages = tuple(lost if s.name is stage else s for s in status.stages)
-    status = status.model_copy(update={"reverts": tuple(reverts), "stages": stages})
-    status = status.model_copy(update={"conditions": _conditions(m, replace(quarantine, status=status), found)})
-    quarantine = await m.write_status(quarantine, status)
-    m.say(key, quarantine.spec.subject.uid, wishes, events.ENFORCEMENT_REVERTED, note, "Quarantine", warning=True)
-    return quarantine
+    return tuple(reverts), f"Taken back: {'; '.join(told)}."
 
 
 async def _who(m: Means, one: Reverted) -> str:
@@ -142,7 +172,8 @@ def _again(revert: Revert) -> Revert:
     return revert.model_copy(update={"repeated": True})
 
 
-async def _settle(m: Means, quarantine: Quarantine, found: list[Reverted]) -> Quarantine:
+async def settle(m: Means, quarantine: Quarantine, found: list[Reverted]) -> Quarantine:
+    """Says in the Quarantine, where that is news, on which of these nothing is done any more, and what to commit."""
     status = quarantine.status or QuarantineStatus()
     conditions = _conditions(m, quarantine, found)
     if conditions == status.conditions:
@@ -153,7 +184,7 @@ async def _settle(m: Means, quarantine: Quarantine, found: list[Reverted]) -> Qu
 def _conditions(m: Means, quarantine: Quarantine, found: list[Reverted]) -> tuple[Condition, ...]:
     stood = quarantine.status.conditions if quarantine.status else ()
     others = tuple(c for c in stood if c.type != ConditionType.CONTENDED)
-    lines = [_line(quarantine, one) for one in found if stopped(m, quarantine, one.key)]
+    lines = [_line(_reverts(m, quarantine), one) for one in found if stopped(m, quarantine, one.key)]
     if not lines:
         return others
     said = Condition(
@@ -166,8 +197,8 @@ def _conditions(m: Means, quarantine: Quarantine, found: list[Reverted]) -> tupl
     return (*others, said)
 
 
-def _line(quarantine: Quarantine, one: Reverted) -> str:
-    reverts = [r for r in quarantine.status.reverts if r.object == one.object] if quarantine.status else []
+def _line(told: list[Revert], one: Reverted) -> str:
+    reverts = [r for r in told if r.object == one.object]
     by = ", ".join(dict.fromkeys(r.manager or "somebody" for r in reverts))
     times = sum(r.count for r in reverts)
     return f"{one.object}: {one.what}, {times} times by {by}; nothing more is done. {commit(one.want, one.managed, by)}"

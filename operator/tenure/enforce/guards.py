@@ -12,7 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from tenure.api.guard import GuardEntry, QuarantineGuardSpec
-from tenure.api.names import API_VERSION, FIELD_MANAGER, GUARD_NAME, PROOF_ACCOUNT, PROOF_TOKEN, Stage
+from tenure.api.names import (
+    API_VERSION,
+    FIELD_MANAGER,
+    GUARD_NAME,
+    OPERATOR_NAMESPACE,
+    PROOF_ACCOUNT,
+    PROOF_TOKEN,
+    Stage,
+)
 from tenure.decide.hold import Quarantine
 from tenure.enforce.quarantine import is_other_secret, stage_of
 from tenure.inventory.projection import PROJECTIONS
@@ -20,6 +28,7 @@ from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import QUARANTINE_GUARDS
+from tenure.model.keys import Key
 from tenure.model.records import Authored
 
 log = logging.getLogger(__name__)
@@ -199,12 +208,21 @@ class Guards:
         return None if last is None else str(last.get("manager", ""))
 
     def _stood(self, namespace: str) -> bool:
-        """Whether a Quarantine says that its guard was there: only after a restart does nothing else tell."""
-        quarantines = (
-            self._store.quarantines_in(namespace) if namespace != self._home else self._store.quarantines.values()
+        """Whether a Quarantine that wants it says that it was there: only after a restart does nothing else tell."""
+        quarantines = self._store.quarantines.values() if namespace == self._home else self._store.quarantines_in(namespace)
+        none = QuarantineGuardSpec()
+        return any(
+            (stage := stage_of(quarantine, Stage.GUARD)) is not None
+            and stage.verified is not None
+            and entries_of(quarantine, self._store) != none
+            for quarantine in quarantines
         )
-        stages = (stage_of(quarantine, Stage.GUARD) for quarantine in quarantines)
-        return any(stage is not None and stage.verified is not None for stage in stages)
+
+
+def overlooked(key: Key) -> bool:
+    """Whether the guards on tokens, pods and Secrets skip its namespace, as deploy/ has them: the stage `Guard` is not
+    to be had there. That on bindings, which is an entitlement's, looks everywhere."""
+    return not key.part and (key.namespace.startswith("kube-") or key.namespace == OPERATOR_NAMESPACE)
 
 
 def namespace_guard(store: Store, namespace: str) -> QuarantineGuardSpec:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from tenure.api.names import API_VERSION, Verdict
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus, QuarantineSubject, Revoked
 from tenure.decide.hold import Quarantine
+from tenure.enforce import contention
 from tenure.enforce.means import Means
 from tenure.enforce.names import quarantine_name
-from tenure.enforce.quarantine import is_other_secret, is_unfinished
+from tenure.enforce.quarantine import is_other_secret, is_unfinished, subject_of
 from tenure.inventory.projection import PROJECTIONS
 from tenure.kube.resources import QUARANTINES
 from tenure.model.keys import Key
@@ -59,6 +60,8 @@ async def keep(m: Means, quarantine: Quarantine) -> None:
     if is_other_secret(quarantine):
         if not any((quarantine.namespace, name) in m.store.findings for name in quarantine.spec.findings):
             await m.delete(quarantine)
+        elif quarantine == m.about(subject_of(quarantine))[-1]:
+            await contention.came_back(m, subject_of(quarantine), quarantine)
         return
     alive = [
         entry

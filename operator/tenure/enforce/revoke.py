@@ -8,7 +8,7 @@ from tenure.api.names import Verdict
 from tenure.api.quarantine import DisabledToken, QuarantineStatus
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish, may_not
-from tenure.enforce import live, release, tokens
+from tenure.enforce import contention, live, release, tokens
 from tenure.enforce.means import LOOK_AGAIN, Means
 from tenure.enforce.quarantine import is_other_secret, revoked_entry, unrevoked
 from tenure.inventory.projection import managed_by
@@ -36,6 +36,10 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
     held = may_not(wishes)
     if held:
         m.block(key, held)
+        return
+    if is_other_secret(quarantine) and contention.stopped(m, quarantine, key):
+        m.unblock(key)
+        await contention.settle(m, quarantine, [contention.written_back(m, key)])
         return
     id_ = f"{quarantine.uid}/revoke"
     free = m.budget(wishes[0], now).free_at(key.namespace, m.subjects_in(key.namespace), now)
@@ -101,8 +105,7 @@ async def _written_back(m: Means, quarantine: Quarantine) -> bool:
     metadata = await tokens.read(m.kube, quarantine.namespace, subject.name, subject.uid)
     if metadata is None:
         return False
-    owned = any(reference.get("controller") for reference in metadata.get("ownerReferences") or ())
-    return owned or managed_by(metadata) is not None
+    return managed_by(metadata) is not None
 
 
 async def _used_until(m: Means, quarantine: Quarantine, left: list[DisabledToken]) -> datetime | None:
@@ -144,7 +147,9 @@ async def _revoke(
     elif key.kind == "Secret":
         if is_other_secret(quarantine):
             await m.guards.rebuild(quarantine.namespace)  # nothing is left to be kept from pods
+            await live.one(m.kube, m.store, key)
         await m.drop_finalizer(quarantine)
+        m.consider(key)
 
 
 async def elsewhere(m: Means, key: Key, quarantine: Quarantine) -> None:

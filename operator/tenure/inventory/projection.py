@@ -144,9 +144,10 @@ def managed_by(metadata: Raw) -> ManagedBy | None:
     labels: Raw = metadata.get("labels") or {}
     annotations = _annotations(metadata)
     owners = metadata.get("ownerReferences")
-    if not labels and not annotations and not owners:
-        return None
-    found = _producer(metadata, labels, annotations, owners or ()) or _applier(metadata, labels, annotations)
+    found = None
+    if labels or annotations or owners:
+        found = _producer(metadata, labels, annotations, owners or ()) or _applier(metadata, labels, annotations)
+    found = found or _writer(metadata)
     return _MANAGERS.share(found) if found else None
 
 
@@ -168,9 +169,12 @@ def _producer(metadata: Raw, labels: Raw, annotations: Raw, owners: Iterable[Raw
         or labels.get("app.kubernetes.io/managed-by") == "hashicorp-vso"
     ):
         vault = next((ref for ref in owners if ref.get("apiVersion", "").startswith("secrets.hashicorp.com/")), {})
-        return ManagedBy("VaultSecretsOperator", named(vault.get("name")))
+        return ManagedBy("VaultSecretsOperator", named(vault.get("name")), vault.get("kind", ""))
     if labels.get("secrets-store.csi.k8s.io/managed") == "true":
         return ManagedBy("SecretsStoreCSI", "")
+    controller = next((reference for reference in owners if reference.get("controller")), None)
+    if controller is not None:
+        return ManagedBy("Controller", named(controller.get("name")), controller.get("kind", ""))
     return None
 
 
@@ -179,9 +183,9 @@ def _applier(metadata: Raw, labels: Raw, annotations: Raw) -> ManagedBy | None:
         return ManagedBy("ArgoCD", tracking.partition(":")[0])
     if instance := labels.get("argocd.argoproj.io/instance"):
         return ManagedBy("ArgoCD", instance)
-    for flux in ("kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io"):
+    for flux, kind in (("kustomize.toolkit.fluxcd.io", "Kustomization"), ("helm.toolkit.fluxcd.io", "HelmRelease")):
         if name := labels.get(f"{flux}/name"):
-            return ManagedBy("Flux", f"{labels.get(f'{flux}/namespace', '')}/{name}")
+            return ManagedBy("Flux", f"{labels.get(f'{flux}/namespace', '')}/{name}", kind)
     if release := annotations.get("meta.helm.sh/release-name"):
         namespace = annotations.get("meta.helm.sh/release-namespace") or metadata.get("namespace", "")
         return ManagedBy("Helm", f"{namespace}/{release}")
@@ -190,6 +194,19 @@ def _applier(metadata: Raw, labels: Raw, annotations: Raw) -> ManagedBy | None:
     if labels.get("app.kubernetes.io/managed-by") == "Helm":
         return ManagedBy("Helm", "")  # rendered by Helm, applied by something that left no mark
     return None
+
+
+_WRITERS: Final = {
+    "argocd-controller": ManagedBy("ArgoCD", ""),
+    "helm-controller": ManagedBy("Flux", "", "HelmRelease"),
+    "kustomize-controller": ManagedBy("Flux", "", "Kustomization"),
+}
+
+
+def _writer(metadata: Raw) -> ManagedBy | None:
+    """A manager that only its field manager tells (Argo CD with label tracking leaves nothing else)."""
+    entries = metadata.get("managedFields") or ()
+    return next((_WRITERS[writer] for entry in entries if (writer := entry.get("manager")) in _WRITERS), None)
 
 
 # --- observed kinds -----------------------------------------------------------------------------------------------
@@ -237,6 +254,10 @@ def secret(raw: Raw) -> Secret:
         names = {*(raw.get("data") or ()), *(raw.get("stringData") or ())}
         keys = tuple(sorted(intern(name) for name in names))
     token = type_ == TYPE_SERVICE_ACCOUNT_TOKEN
+    managed = managed_by(metadata)
+    if token and managed is None:
+        account = annotations.get(ANNOTATION_SERVICE_ACCOUNT_NAME, "")
+        managed = _MANAGERS.share(ManagedBy("TokenController", f"{metadata.get('namespace', '')}/{account}"))
     return Secret(
         namespace=intern(metadata.get("namespace", "")),
         name=metadata["name"],
@@ -249,7 +270,7 @@ def secret(raw: Raw) -> Secret:
         data_writer=writer,
         service_account=intern(annotations.get(ANNOTATION_SERVICE_ACCOUNT_NAME, "")) if token else "",
         service_account_uid=annotations.get(ANNOTATION_SERVICE_ACCOUNT_UID, "") if token else "",
-        managed_by=managed_by(metadata),
+        managed_by=managed,
         invalid_since=intern(labels.get(LABEL_TOKEN_INVALID_SINCE, "")),
         last_used=intern(labels.get(LABEL_TOKEN_LAST_USED, "")),
         deleting="deletionTimestamp" in metadata,

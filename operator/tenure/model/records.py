@@ -24,10 +24,13 @@ Labels = tuple[tuple[str, str], ...]
 @dataclass(frozen=True, slots=True)
 class ManagedBy:
     """Who writes the object back if it is changed: manager is a product (Helm, ArgoCD, Flux, CertManager,
-    ExternalSecrets, SealedSecrets, VaultSecretsOperator, SecretsStoreCSI), name its release, app or custom resource."""
+    ExternalSecrets, SealedSecrets, VaultSecretsOperator, SecretsStoreCSI, TokenController; Controller for one that only
+    an owner reference tells), name its release, app or custom resource."""
 
     manager: str
     name: str
+    kind: str = ""
+    """The kind of that, where the product has several."""
 
 
 @dataclass(frozen=True, slots=True)

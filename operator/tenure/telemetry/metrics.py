@@ -107,12 +107,14 @@ BLOCKED_CAUSES: Final = (
 MANAGERS: Final = (
     "ArgoCD",
     "CertManager",
+    "Controller",
     "ExternalSecrets",
     "Flux",
     "Helm",
     "Other",
     "SealedSecrets",
     "SecretsStoreCSI",
+    "TokenController",
     "VaultSecretsOperator",
 )
 QUEUE_REASONS: Final = (

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tenure.decide.lever import commit, lever
 from tenure.inventory import projection
 from tenure.inventory.projection import LAST_APPLIED, PROJECTIONS
 from tenure.model.records import Authored, ManagedBy, Subject, Unprocessable
+from tenure.telemetry.metrics import MANAGERS
 
 Raw = dict[str, Any]
 T1, T2, T3 = "2026-11-01T08:00:00Z", "2026-11-02T08:00:00Z", "2026-11-03T08:00:00Z"
@@ -227,14 +229,14 @@ CERTIFICATE = {"cert-manager.io/certificate-name": "tls"}
         ({"labels": {"argocd.argoproj.io/instance": "shop"}}, ManagedBy("ArgoCD", "shop")),
         (
             {"labels": {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux"}},
-            ManagedBy("Flux", "flux/apps"),
+            ManagedBy("Flux", "flux/apps", "Kustomization"),
         ),
         (
             {
                 "labels": {"helm.toolkit.fluxcd.io/name": "web", "helm.toolkit.fluxcd.io/namespace": "flux"},
                 "annotations": HELM,
             },
-            ManagedBy("Flux", "flux/web"),
+            ManagedBy("Flux", "flux/web", "HelmRelease"),
         ),
         ({"annotations": CERTIFICATE}, ManagedBy("CertManager", "ns/tls")),
         ({"labels": {"controller.cert-manager.io/fao": "true"}}, ManagedBy("CertManager", "")),
@@ -250,15 +252,37 @@ CERTIFICATE = {"cert-manager.io/certificate-name": "tls"}
                     {"apiVersion": "secrets.hashicorp.com/v1beta1", "kind": "VaultStaticSecret", "name": "vss"}
                 ],
             },
-            ManagedBy("VaultSecretsOperator", "ns/vss"),
+            ManagedBy("VaultSecretsOperator", "ns/vss", "VaultStaticSecret"),
         ),
         ({"labels": {"app.kubernetes.io/managed-by": "hashicorp-vso"}}, ManagedBy("VaultSecretsOperator", "")),
         ({"labels": {"secrets-store.csi.k8s.io/managed": "true"}}, ManagedBy("SecretsStoreCSI", "")),
         ({"ownerReferences": [{"kind": "ReplicaSet", "name": "x"}]}, None),
+        (
+            {"ownerReferences": [{"kind": "Postgres", "name": "db", "controller": True}]},
+            ManagedBy("Controller", "ns/db", "Postgres"),
+        ),
+        ({"managedFields": [{"manager": "kubectl-edit"}, {"manager": "argocd-controller"}]}, ManagedBy("ArgoCD", "")),
+        ({"managedFields": [{"manager": "kustomize-controller"}]}, ManagedBy("Flux", "", "Kustomization")),
     ],
 )
 def test_managers(metadata: Raw, expected: ManagedBy | None) -> None:
     assert projection.managed_by(copy.deepcopy({**meta(), **metadata})) == expected
+    if expected is not None:  # each is counted by its name, and has a change that lasts
+        assert expected.manager in MANAGERS
+        assert lever(expected)
+        assert commit("x", expected, "").startswith("Commit to the ") or expected.manager == "Controller"
+
+
+def test_a_token_is_filled_by_the_token_controller_unless_somebody_applies_it() -> None:
+    def token(**metadata: Any) -> ManagedBy | None:
+        given = {**meta(), "annotations": {"kubernetes.io/service-account.name": "ci", **metadata}}
+        return projection.secret({"type": "kubernetes.io/service-account-token", "metadata": given}).managed_by
+
+    filled = token()
+    assert filled == ManagedBy("TokenController", "ns/ci")
+    assert filled.manager in MANAGERS
+    assert lever(filled)
+    assert token(**HELM) == ManagedBy("Helm", "apps/web")
 
 
 # --- sharing --------------------------------------------------------------------------------------------------------
