@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Takes Tenure out of the cluster that kubectl points at, and leaves nothing behind that blocks a pod, a token, a binding or a
-# Secret: tokens that a quarantine switched off are switched on again as they were (each is named). Succeeds when parts, or all
+# Secret: tokens that a quarantine switched off are switched on again as they were, and subjects that one took out of bindings are
+# put back (each is named). Succeeds when parts, or all
 # of it, are missing. Records (findings, claims, exceptions, decisions) are deleted with their CRDs.
 #   KUBECTL  the kubectl to use, with its options if any (default: kubectl)
-#   RESTORE  0: leave quarantined tokens switched off
+#   RESTORE  0: leave quarantined tokens switched off, and subjects out of their bindings
 #   TIMEOUT  seconds to wait for the end of each thing (default: 120)
 set -euo pipefail
 
@@ -16,6 +17,56 @@ die() { printf 'tenure: %s\n' "$*" >&2; exit 1; }
 remove() { "${kubectl[@]}" delete --ignore-not-found --wait=false "$@" >/dev/null; }
 crds() { "${kubectl[@]}" get crd -o 'jsonpath={range .items[?(@.spec.group=="tenure.dev")]}{.metadata.name}{"\n"}{end}'; }
 quarantines_served() { "${kubectl[@]}" get crd quarantines.tenure.dev --ignore-not-found -o name | grep -q .; }
+
+# Subjects that quarantines took out of bindings, each back in its place. As the operator would: only into the very binding (uid),
+# with the same role, which grants what it granted then (its rules' digest). What is not put back is named.
+put_subjects_back() {
+  local template
+  # shellcheck disable=SC2016  # the dollars are the template's
+  template='{{range $q := .items}}{{with $q.status}}{{$gone := false}}{{range .revoked}}{{if and .done (eq .uid $q.spec.subject.uid)}}'
+  # shellcheck disable=SC2016
+  template+='{{$gone = true}}{{end}}{{end}}{{if not $gone}}{{range $b := .preImages}}{{range .removed}}{{$b.kind}}|'
+  # shellcheck disable=SC2016
+  template+='{{with $b.namespace}}{{.}}{{end}}|{{$b.name}}|{{$b.uid}}|{{$b.roleRef.kind}}|{{$b.roleRef.name}}|'
+  # shellcheck disable=SC2016
+  template+='{{with $b.roleRulesDigest}}{{.}}{{end}}|{{.index}}|{{.subject.kind}}|{{with .subject.apiGroup}}{{.}}{{end}}|'
+  template+='{{with .subject.namespace}}{{.}}{{end}}|{{.subject.name}}{{"\n"}}{{end}}{{end}}{{end}}{{end}}{{end}}'
+  "${kubectl[@]}" get quarantines.tenure.dev -A -o "go-template=$template" | sort -t '|' -k4,4 -k8,8n -u |
+    while IFS='|' read -r kind namespace name uid role_kind role digest index subject group own who; do
+      put_subject_back </dev/null
+    done
+}
+
+put_subject_back() {
+  local where=() place="$kind ${namespace:+$namespace/}$name" subject_is="$subject ${own:+$own/}$who" now rules there count value patch
+  [[ -z $namespace ]] || where=(-n "$namespace")
+  now=$("${kubectl[@]}" get "$kind" "$name" "${where[@]}" --ignore-not-found \
+    -o 'jsonpath={.metadata.uid}|{.roleRef.kind}|{.roleRef.name}')
+  if [[ $now != "$uid|$role_kind|$role" ]]; then
+    say "$subject_is is not put back into $place: that binding is gone"
+    return
+  fi
+  rules=
+  if "${kubectl[@]}" get "$role_kind" "$role" "${where[@]}" >/dev/null 2>&1; then
+    rules=$("${kubectl[@]}" get "$role_kind" "$role" "${where[@]}" -o 'jsonpath={range .rules[*]}{@}{"\n"}{end}' |
+      LC_ALL=C sort | sha256sum | cut -d ' ' -f 1)
+  fi
+  if [[ $rules != "$digest" ]]; then
+    say "$subject_is is not put back into $place: $role_kind $role grants something else by now"
+    return
+  fi
+  there=$("${kubectl[@]}" get "$kind" "$name" "${where[@]}" \
+    -o 'go-template={{range .subjects}}{{.kind}}|{{with .namespace}}{{.}}{{end}}|{{.name}}{{"\n"}}{{end}}')
+  if ! grep -qxF "$subject|$own|$who" <<<"$there"; then
+    count=$(grep -c . <<<"$there" || true)
+    value="{\"kind\":\"$subject\",\"name\":\"$who\"${group:+,\"apiGroup\":\"$group\"}${own:+,\"namespace\":\"$own\"}}"
+    patch="[{\"op\":\"add\",\"path\":\"/subjects/$((index < count ? index : count))\",\"value\":$value}]"
+    ((count > 0)) || patch="[{\"op\":\"add\",\"path\":\"/subjects\",\"value\":[$value]}]"
+    "${kubectl[@]}" patch "$kind" "$name" "${where[@]}" --type=json -p "$patch" >/dev/null
+    say "$subject_is is back in $place"
+  fi
+  "${kubectl[@]}" annotate "$kind" "$name" "${where[@]}" tenure.dev/removed-subjects- >/dev/null
+}
 
 "${kubectl[@]}" version >/dev/null 2>&1 || die "no API server answers: $("${kubectl[@]}" version 2>&1 | tail -n 1)"
 
@@ -61,14 +112,7 @@ if quarantines_served; then
         fi
       done
   fi
-  # shellcheck disable=SC2016
-  template='{{range $q := .items}}{{if $q.status}}{{range $q.status.preImages}}{{.kind}} {{with .namespace}}{{.}}/{{end}}{{.name}} '
-  # shellcheck disable=SC2016
-  template+='(Quarantine {{$q.metadata.namespace}}/{{$q.metadata.name}}){{"\n"}}{{end}}{{end}}{{end}}'
-  "${kubectl[@]}" get quarantines.tenure.dev -A -o "go-template=$template" |
-    while read -r line; do
-      say "subjects were taken out and are not put back by this script: $line"
-    done
+  [[ ${RESTORE:-1} == 0 ]] || put_subjects_back
 fi
 
 # An operator that was just writing may have created one more: finalizers come off until the CRDs are gone.

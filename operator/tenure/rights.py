@@ -74,6 +74,7 @@ def needed() -> tuple[Right, ...]:
         Right("patch", QUARANTINES, "quarantines", subresource="status", stages=tuple(Stage)),
         Right("patch", SECRETS, "switching a token off and on", stages=(Stage.DISABLE_TOKENS,)),
         Right("delete", SECRETS, "revocation"),
+        Right("delete", SERVICE_ACCOUNTS, "revocation"),
         Right("delete", IDENTITY_DECISIONS, "the end of the ledger's retention"),
         *(
             Right(verb, resource, "proving that the admission policies are in force")

@@ -45,10 +45,19 @@ PATHS = (
         ready=quarantined(),
         hold=True,
         trigger=let_go,
-        done=revoked,
+        done=lambda ground, namespace: revoked(ground, namespace) and ended(ground, namespace),
         counted=2,  # the tokens' own findings end with them
         writes=frozenset(
             {
+                f"{ACCOUNT}: {BOTH}, 2 remembered, 2 of 3 revoked",
+                "account ci: deleted",
+                f"{ACCOUNT}: {BOTH}, 2 remembered, 3 of 3 revoked",
+                f"{ACCOUNT}: {BOTH}, 2 remembered, 3 of 3 revoked, releasing",
+                f"{ACCOUNT}: deleted",
+                f"{ACCOUNT}: finalizer off",
+                "guard of namespace: 2 revoked",
+                "guard of bindings: not named",
+                "guard of namespace: deleted",
                 "memory: turned, 1 counted, 2 acts",
                 f"{ACCOUNT}: {BOTH}, 2 remembered, 0 of 2 revoked",
                 "guard of namespace: 1 accounts, 2 revoked",
@@ -58,11 +67,12 @@ PATHS = (
                 f"{LEGACY}: Resolved, met, by SubjectGone",
                 "finding LegacyToken of Secret/ci-b: Resolved, met, by SubjectGone",
                 f"{ACCOUNT}: {BOTH}, 2 remembered, 2 of 2 revoked",
-                f"{UNOWNED}: Quarantined, {QUARANTINED}, Revoke verified",
+                f"{UNOWNED}: Resolved, {QUARANTINED}, Revoke verified",
             }
         ),
         sometimes=frozenset(
             {
+                f"{UNOWNED}: Resolved, {QUARANTINED}, Revoke started",
                 "memory: turned, 2 counted, 2 acts",
                 f"{UNOWNED}: Quarantined, {QUARANTINED}",
                 f"{UNOWNED}: Quarantined, {QUARANTINED}, Revoke started",

@@ -13,6 +13,7 @@ import yaml
 from tests.cluster import (
     test_crash_deciding,
     test_crash_deny_writes,
+    test_crash_entitlements,
     test_crash_quarantine,
     test_crash_release,
     test_crash_revocation,
@@ -32,6 +33,7 @@ FILES = (
     test_crash_secrets,
     test_crash_deny_writes,
     test_crash_deciding,
+    test_crash_entitlements,
 )
 ALL = tuple(path for file in FILES for path in file.PATHS)
 PATHS = ALL if FULL else tuple(file.PATHS[0] for file in FILES)
@@ -43,6 +45,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     with sweeping(tmp_path_factory.mktemp("operator"), PATHS) as made:
         for manifest in yaml.safe_load_all((REPOSITORY / "deploy" / "deny-writes.yaml").read_text()):
             made.cluster.create(manifest)
+        made.cluster.install(entitlements=True)
         test_crash_deciding.people(made.ground)
         yield made
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +88,49 @@ def disabled_token(cluster: Cluster, namespace: str, name: str, before: str | No
     return {"name": name, "uid": made["metadata"]["uid"], **({"labelBefore": before} if before else {})}
 
 
+def taken_out(cluster: Cluster, namespace: str) -> list[Json]:
+    """Two bindings and what a quarantine took out of them: one goes on granting what it did, one by now grants more."""
+    rbac = "rbac.authorization.k8s.io"
+    user = {"kind": "User", "apiGroup": rbac, "name": f"system:serviceaccount:{namespace}:ci"}
+    images = []
+    for name, role, left in (
+        ("kept", "wide", [{"kind": "User", "apiGroup": rbac, "name": "alice"}]),
+        ("widened", "narrow", []),
+    ):
+        rules = [
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["one"], "verbs": ["get"]},
+            {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+        ]
+        about = {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": {"name": role, "namespace": namespace}}
+        cluster.create({**about, "rules": rules if role == "wide" else rules[:1]})
+        ref = {"apiGroup": rbac, "kind": "Role", "name": role}
+        removed = [{"kind": "ServiceAccount", "name": "ci"}, *([user] if left else [])]
+        before = [*left, *removed]
+        metadata = {"name": name, "namespace": namespace}
+        binding = {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata, "roleRef": ref}
+        uid = cluster.create({**binding, "subjects": before})["metadata"]["uid"]
+        listed = f"ServiceAccount:{namespace}:ci" + (f",User:{user['name']}" if left else "")
+        change = {"subjects": left, "metadata": {"annotations": {"tenure.dev/removed-subjects": listed}}}
+        cluster.patch("rolebindings", name, change, namespace, user=OPERATOR)
+        lines = sorted(
+            json.dumps(rule, sort_keys=True, separators=(",", ":")) for rule in (rules if left else rules[:1])
+        )
+        images.append(
+            {
+                "apiVersion": f"{rbac}/v1",
+                "kind": "RoleBinding",
+                "namespace": namespace,
+                "name": name,
+                "uid": uid,
+                "roleRef": ref,
+                "roleRulesDigest": hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest(),
+                "removed": [{"index": len(left) + n, "subject": subject} for n, subject in enumerate(removed)],
+            }
+        )
+    cluster.patch("roles", "narrow", {"rules": rules}, namespace)
+    return images
+
+
 @pytest.mark.local
 @pytest.mark.slow
 def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
@@ -122,7 +167,9 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
                 "name": "b",
                 "uid": UID,
                 "roleRef": {"kind": "Role", "name": "r"},
-            }
+                "removed": [{"index": 0, "subject": {"kind": "ServiceAccount", "name": "ci"}}],
+            },
+            *taken_out(cluster, namespace),
         ],
     }
     cluster.patch(
@@ -132,12 +179,19 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
     done = script(cluster, "uninstall.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"token Secret {namespace}/ci-token works again" in done.stdout
-    assert "subjects were taken out and are not put back by this script: RoleBinding b" in done.stdout
+    assert "ServiceAccount ci is not put back into RoleBinding b: that binding is gone" in done.stdout
+    assert f"ServiceAccount ci is back in RoleBinding {namespace}/kept" in done.stdout
+    why = "Role narrow grants something else by now"
+    assert f"ServiceAccount ci is not put back into RoleBinding {namespace}/widened: {why}" in done.stdout
     after = inventory(cluster)
     after["namespaces"] -= {namespace}
     assert after == before
 
     # What was quarantined works again, exactly as it did.
+    kept, widened = (cluster.get("rolebindings", name, namespace) or {} for name in ("kept", "widened"))
+    assert [subject["name"] for subject in kept["subjects"]] == ["alice", "ci", f"system:serviceaccount:{namespace}:ci"]
+    assert "tenure.dev/removed-subjects" not in kept["metadata"].get("annotations", {})
+    assert "subjects" not in widened
     cluster._resources.clear()
     assert cluster.token_works(value)
     labels = {

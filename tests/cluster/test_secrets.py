@@ -212,8 +212,8 @@ def test_one_that_only_a_field_manager_tells_of_is_not_deleted_either(governed: 
 
 
 def test_what_comes_back_after_its_deletion_is_not_called_revoked(governed: Cluster, place: str) -> None:
-    """By a writer that no mark tells of. It is deleted again, as often as the policy allows; then it stays, withheld from
-    pods, and the finding says so."""
+    """By a writer that no mark tells of. It is deleted again, as often as the policy allows; then it stays, withheld
+    from pods, and the finding says so."""
     metrics = governed.operator.metrics  # type: ignore[attr-defined]
     before = metrics().value("tenure_enforcement_reverted_total", manager="Other")
     govern(governed, place, {"contention": {"maxReverts": 2}}, revoke_after="1s")

@@ -9,7 +9,9 @@ from tests.support.rest import Json
 from tests.support.scenario import HOME
 
 READS: Final = frozenset({"get", "list", "watch"})
-REVIEWS: Final = frozenset({"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"})
+REVIEWS: Final = frozenset(
+    {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews"}
+)
 PROVEN: Final = frozenset({"serviceaccounts", "pods", "secrets", "configmaps"})
 """What the operator's dry runs are about."""
 AUTHORED: Final = frozenset(
@@ -41,8 +43,9 @@ def violations(events: Iterable[Json]) -> list[str]:
 
     It writes findings, Quarantines with their status and finalizer, guards, the status of the kinds people author,
     Events, the ConfigMap `tenure-state`, reviews of its own access, and Secrets: a label, or the end, of those that a
-    Quarantine of their namespace had named before. Its dry runs are about its synthetic identity alone. Requests that
-    were refused count too: it should not even try.
+    Quarantine of their namespace had named before; the end of a ServiceAccount that one had named; and, with the opt-in
+    right, bindings, which a policy of their own holds it to. Its dry runs are about its synthetic identity alone.
+    Requests that were refused count too: it should not even try.
     """
     found: list[str] = []
     quarantined: dict[str, set[str]] = {}
@@ -74,6 +77,11 @@ def _allowed(what: str, about: Json, quarantined: set[str]) -> bool:
         return verb == "create"
     if resource == "configmaps":
         return verb == "patch" and about.get("namespace") == HOME and name == "tenure-state"
+    if resource in ("rolebindings", "clusterrolebindings"):
+        # What it may change of one, a policy holds it to.
+        return verb in ("patch", "delete")
+    if resource == "serviceaccounts":
+        return verb == "delete" and f"serviceaccount-{name}" in quarantined
     if resource == "secrets":
         # Its own Quarantine, or its ServiceAccount's: which of these that is, the metadata of a request does not say.
         own = f"secret-{name}" in quarantined

@@ -461,7 +461,7 @@ class Sweep:
 
     def acts_once(self, position: int, path: Path) -> None:
         """By the audit log: every Secret was switched off or on, or deleted, at most once, every Quarantine and finding
-        created and every Quarantine deleted once."""
+        created and every Quarantine, ServiceAccount and binding deleted once."""
         done: Counter[tuple[Any, ...]] = Counter()
         for event in self.ground.audit(position):
             about, code = event.get("objectRef", {}), event.get("responseStatus", {}).get("code", 0)
@@ -469,7 +469,8 @@ class Sweep:
             if verb not in ("patch", "delete") or code >= 300:
                 continue
             created = code == 201 and resource in ("quarantines", "identityfindings")
-            if resource == "secrets" or created or (resource == "quarantines" and verb == "delete"):
+            ended = verb == "delete" and resource in ("quarantines", "serviceaccounts", "rolebindings")
+            if resource == "secrets" or created or ended:
                 done[(about["namespace"], verb, resource, about["name"])] += 1
         assert done, f"{path.title}: the audit log shows no act"
         # A Secret is switched off while a namespace is prepared, and on again by the path.

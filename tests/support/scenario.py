@@ -17,6 +17,7 @@ HOME: Final = "tenure-system"
 OFF: Final = "kubernetes.io/legacy-token-invalid-since"
 LAST_USED: Final = "kubernetes.io/legacy-token-last-used"
 ACCOUNT: Final = "kubernetes.io/service-account.name"
+REMOVED: Final = "tenure.dev/removed-subjects"
 RESTORE: Final = "tenure.dev/restore"
 TOKEN: Final = "kubernetes.io/service-account-token"
 

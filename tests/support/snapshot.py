@@ -18,7 +18,7 @@ from tests.support.scenario import HOME
 _INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)")
 _UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-_GONE: Final = re.compile(r"\b(serviceaccount|secret)-([a-z0-9.-]+)-[0-9a-f]{6}\b")
+_GONE: Final = re.compile(r"\b(serviceaccount|secret|rolebinding)-([a-z0-9.-]+)-[0-9a-f]{6,10}\b")
 _KINDS: Final = (
     "serviceaccounts",
     "secrets",
@@ -28,6 +28,7 @@ _KINDS: Final = (
     "identityfindings",
     "quarantines",
     "quarantineguards",
+    "rolebindings",
 )
 
 
@@ -43,6 +44,13 @@ def snapshot(cluster: Cluster, namespace: str) -> Json:
                 "finalizers": o["metadata"].get("finalizers", []),
             }
             for o in found["secrets"]
+        },
+        "bindings": {
+            o["metadata"]["name"]: {
+                "subjects": json.dumps(o.get("subjects", [])),  # in their order
+                "annotations": o["metadata"].get("annotations", {}),
+            }
+            for o in found["rolebindings"]
         },
         "claims": {o["metadata"]["name"]: o.get("status") for o in found["ownedidentities"]},
         "exceptions": {o["metadata"]["name"]: o.get("status") for o in found["identityexceptions"]},
@@ -69,7 +77,7 @@ def _spec_of(objects: list[Json], name: str) -> Json | None:
 def _words(namespace: str, found: Mapping[str, list[Json]]) -> list[tuple[str, str]]:
     """What is replaced by what, the longest first: a Quarantine's name holds a part of a uid, a finding's a hash."""
     words = {namespace: "NAMESPACE"}
-    for kind in ("serviceaccounts", "secrets", "ownedidentities", "identityexceptions"):
+    for kind in ("serviceaccounts", "secrets", "ownedidentities", "identityexceptions", "rolebindings"):
         for obj in found[kind]:
             words[obj["metadata"]["uid"]] = f"uid of {kind}/{obj['metadata']['name']}"
     for obj in found["quarantines"]:
@@ -107,8 +115,8 @@ def _of_namespace(guard: Json | None, namespace: str) -> Json:
     """The part of the guard on bindings that is about identities of one namespace."""
     spec = (guard or {}).get("spec", {})
     return {
-        part: {name: entry for name, entry in spec.get(part, {}).items() if namespace in name.split(":")}
-        for part in ("subjects", "writers", "groups")
+        part: {name: entry for name, entry in spec.get(part, {}).items() if namespace in re.split("[:/]", name)}
+        for part in ("subjects", "writers", "groups", "entitlements")
     }
 
 
@@ -119,7 +127,7 @@ def memory(cluster: Cluster, namespace: str) -> Json:
     return {
         "turn": namespace in data["turns"],
         # What it is about and which opening; uids and their beginnings differ with every run.
-        "acts": sorted(_UID.sub("UID", re.sub(r"-[0-9a-f]{6}@", "@", act)) for act in acts),
+        "acts": sorted(_UID.sub("UID", re.sub(r"-[0-9a-f]{6,10}@", "@", act)) for act in acts),
         "counted": sum(opening.startswith(f"{namespace}/") for opening in data["counted"]),
     }
 

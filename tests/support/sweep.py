@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.support.proxy import Request, Write
-from tests.support.scenario import HOME, OFF
+from tests.support.scenario import HOME, OFF, REMOVED
 
 _STATE_SHORT = {"quarantineguards": "guard", "identityfindings": "finding", "quarantines": "quarantine"}
 
@@ -39,8 +39,12 @@ def name_of(write: Request, namespace: str) -> str:
         said = body.get("status", {})
         begun = "" if said.get("effect") else ", not begun"
         return f"decision {write.name}: {said.get('outcome')}{begun if said.get('outcome') == 'Counted' else ''}"
+    if write.resource == "serviceaccounts":
+        return f"account {write.name}: deleted"
+    if write.resource in ("rolebindings", "clusterrolebindings"):
+        return f"binding {write.name}: {_binding(write, body)}"
     if write.resource == "quarantines":
-        return f"quarantine of {write.name[:-7]}: {_quarantine(write, body)}"
+        return f"quarantine of {write.name.rpartition('-')[0]}: {_quarantine(write, body)}"
     short = _STATE_SHORT.get(write.resource, write.resource)
     return f"{write.verb} {short}{'/' if write.subresource else ''}{write.subresource}"
 
@@ -74,7 +78,9 @@ def _finding(body: Mapping[str, Any]) -> str:
 def _guard(spec: Mapping[str, Any], namespace: str, where: str) -> str:
     if where == "bindings":
         here = [part for part in ("subjects", "writers") if any(namespace in n.split(":") for n in spec.get(part, {}))]
-        return ", ".join({"subjects": "named", "writers": "held from writing"}[part] for part in here) or "not named"
+        told = [{"subjects": "named", "writers": "held from writing"}[part] for part in here]
+        out = sum(name.startswith(f"{namespace}/") for name in spec.get("entitlements", {}))
+        return ", ".join([*told, *([f"{out} out"] if out else [])]) or "not named"
     parts = [
         f"{len(spec[part])} {words}"
         for part, words in (
@@ -88,6 +94,13 @@ def _guard(spec: Mapping[str, Any], namespace: str, where: str) -> str:
     return ", ".join(parts) or "nothing"
 
 
+def _binding(write: Request, body: Mapping[str, Any]) -> str:
+    if write.verb == "delete":
+        return "deleted"
+    out = (body.get("metadata", {}).get("annotations", {}).get(REMOVED) or "").split(",")
+    return f"{len(body.get('subjects') or ())} in, {sum(map(bool, out))} out"
+
+
 def _quarantine(write: Request, body: Mapping[str, Any]) -> str:
     if write.verb == "delete":
         return "deleted"
@@ -97,7 +110,7 @@ def _quarantine(write: Request, body: Mapping[str, Any]) -> str:
         return "intent" if body.get("metadata", {}).get("finalizers") else "record"
     status = body.get("status", {})
     parts = [f"{stage['name']} {_stage(stage)}" for stage in status.get("stages", ())]
-    for part, words in (("disabledTokens", "remembered"),):
+    for part, words in (("disabledTokens", "remembered"), ("preImages", "bindings remembered")):
         if status.get(part):
             parts.append(f"{len(status[part])} {words}")
     revoked = status.get("revoked", ())

@@ -70,7 +70,7 @@ class QuarantineGuardSpec(ApiModel):
     groups: Entries = Field(default_factory=dict)
     """Groups of namespaces with quarantined ServiceAccounts, for bindings from anywhere."""
     entitlements: Entries = Field(default_factory=dict)
-    """Subjects that stay out of one binding, as "namespace/binding ServiceAccount:namespace:name"."""
+    """Subjects that stay out of one binding, as "namespace/binding ServiceAccount system:serviceaccount:ns:name"."""
     exceptions: Requests = Field(default_factory=dict)
     """In the object `decisions`: every exception of the namespace, by name."""
     claims: States = Field(default_factory=dict)

@@ -186,6 +186,8 @@ class QuarantineStatus(ApiModel):
     """Token Secrets that were switched off, with the label as it was."""
     pre_images: Annotated[tuple[PreImage, ...], Field(max_length=500), ATOMIC] = ()
     """Bindings as they were before the first change."""
+    residual: Annotated[tuple[LineText, ...], First(8), ATOMIC] = ()
+    """What the API server still allows of what was taken, and by which binding."""
     revoked: Annotated[tuple[Revoked, ...], Field(max_length=2000), ATOMIC] = ()
     """Names that stay refused."""
     last_attempt: Timestamp | None = None

@@ -397,6 +397,7 @@ def _by_policy(
 def _held_by(status: IdentityFindingStatus, hold: Hold, terms: Terms, now: datetime) -> IdentityFindingStatus:
     """Takes the act's progress over from the Quarantine, and with it that the policy decided."""
     status = _with_acts(_by_policy(status, hold, terms, hold.verdict, now), hold)
+    status = status.model_copy(update={"residual": tuple(dict.fromkeys((*hold.residual, *status.residual)))[:LINES]})
     if hold.contended and not hold.in_force:
         return status.model_copy(update={"phase": Phase.OPEN})  # nobody should take it for quarantined
     return status.model_copy(update={"phase": Phase.QUARANTINED}) if hold.enforced else status

@@ -15,11 +15,13 @@ HELD: Final = {
     "MissingRight": "The operator lacks a right this act needs; its log names it.",
     "NotEffective": "What enforces is not in force as it was installed, so nothing is acted on; the operator's log "
     "says what is missing. `make install` puts it back.",
-    "PlatformNamespace": "Platform identities are acted on only where a policy names their namespace, and there without "
-    "the stage Guard: the guards skip it. The other stages work.",
+    "PlatformNamespace": "Platform identities are acted on only where a policy names their namespace, and there "
+    "without the stage Guard: the guards skip it. The other stages work.",
     "PolicyConflict": "Two policies of equal precedence match the namespace. No act begins until one of them yields.",
     "RecentlyUsed": "Revocation waits: use was attempted within holdAfterUse.",
     "Retry": "The last attempt failed; it is repeated by itself.",
+    "TooLarge": "It is bound in more places than a Quarantine can remember, so it is taken out of none. Unbind some by "
+    "hand.",
     "Suspended": "The policy says suspend: true. No act begins until that is taken back; the clock goes on.",
     "TurnNotRecorded": "When this namespace turned to enforcing is not recorded yet. The operator retries by itself.",
     "Unreadable": "A policy, owner, claim, exception or Quarantine here is of another version: see the operator's log.",

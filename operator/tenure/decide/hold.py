@@ -37,6 +37,8 @@ class Hold:
     """What others took back so often that nothing more is done to it, and what to commit; "" for nothing."""
     in_force: bool = True
     """Nothing of what was done is known to have been taken back."""
+    residual: tuple[str, ...] = ()
+    """What it does not end, as it was seen live."""
 
 
 def hold_of(quarantine: Quarantine) -> Hold:
@@ -53,6 +55,9 @@ def hold_of(quarantine: Quarantine) -> Hold:
     release = status.release if status else None
     conditions = status.conditions if status else ()
     own_release = release is not None and release.by == OPERATOR
+    subject = spec.subject
+    # A ServiceAccount is revoked once it is gone itself, not with its tokens.
+    gone = subject.kind == "Secret" or any(r.uid == subject.uid for r in revocations)
     return Hold(
         reference=f"Quarantine/{quarantine.name}",
         verdict=spec.verdict,
@@ -62,9 +67,10 @@ def hold_of(quarantine: Quarantine) -> Hold:
         error="; ".join(f"{s.name}: {s.error}" for s in wanted if s and s.error),
         revoke_at=spec.revoke_at,
         revoke_started=min(intended) if intended else None,
-        revoked=max(finished) if finished and len(finished) == len(revocations) else None,
+        revoked=max(finished) if gone and finished and len(finished) == len(revocations) else None,
         released=quarantine.deletion if quarantine.deletion and not own_release else None,
         ending=own_release or quarantine.deletion is not None,
         contended=next((c.message for c in conditions if c.type == ConditionType.CONTENDED), ""),
         in_force=not any(s and s.error for s in wanted),
+        residual=status.residual if status else (),
     )

@@ -10,7 +10,7 @@ from tenure.api.policy import DEFAULT_DECIDE_WITHIN, DEFAULT_MAX_REVERTS, Govern
 from tenure.model.evaluation import Governance
 from tenure.model.keys import Key
 
-ENFORCEABLE = frozenset({"ServiceAccount", "Secret"})
+ENFORCEABLE = frozenset({"ServiceAccount", "Secret", "RoleBinding", "ClusterRoleBinding"})
 """Kinds a finding can act on; findings on claims and exceptions escalate and enforce nothing."""
 
 _DEFAULTS = GovernancePolicySpec()

@@ -120,6 +120,10 @@ class Beginning:
         if not due:
             self._means.unblock(key)
             return
+        missing = WORK[Stage.REMOVE_ENTITLEMENTS].held(self._means) if key.part else ""
+        if missing:  # an entitlement is quarantined by nothing else
+            self._means.block(key, missing)
+            return
         now = self._means.now()
         uid = self._means.engine.judge.judge(key, now).evaluation.uid
         spec = self._intent(key, uid, tuple(due), now)
@@ -147,8 +151,19 @@ class Beginning:
             wanted.discard(Stage.DENY_WRITES)  # a Secret writes nothing
         if type_ not in (None, TYPE_SERVICE_ACCOUNT_TOKEN):
             wanted = {Stage.GUARD}  # it is no token that could be switched off, and nobody's binding
+        if key.part:
+            wanted = {Stage.GUARD, Stage.REMOVE_ENTITLEMENTS}
+        elif key.kind == "Secret":
+            wanted.discard(Stage.REMOVE_ENTITLEMENTS)
         return QuarantineSpec(
-            subject=QuarantineSubject(kind=key.kind, namespace=key.namespace, name=key.name, uid=uid, type=type_),
+            subject=QuarantineSubject(
+                kind=key.kind,
+                namespace=None if key.kind == "ClusterRoleBinding" else key.namespace,
+                name=key.name,
+                uid=uid,
+                type=type_,
+                entitlement=key.part or None,
+            ),
             findings=tuple(sorted(w.finding for w in wishes)),
             stages=tuple(stage for stage in WORK if stage in wanted) or (Stage.GUARD,),
             verdict=Verdict.REVOKE if revoke else Verdict.QUARANTINE,
@@ -165,4 +180,6 @@ def opening(wish: Wish) -> str:
 
 
 def _begun(key: Key) -> str:
+    if key.part:
+        return events.ENTITLEMENT_QUARANTINED
     return events.IDENTITY_QUARANTINED if key.kind == "ServiceAccount" else events.CREDENTIAL_QUARANTINED

@@ -30,7 +30,7 @@ from tenure.enforce.begin import PICK, Beginning
 from tenure.enforce.guards import Guards
 from tenure.enforce.means import Means
 from tenure.enforce.proof import AGAIN, EVERY, PROVE, Proof
-from tenure.enforce.quarantine import is_being_revoked, is_record, subject_of
+from tenure.enforce.quarantine import is_being_revoked, is_itself_revoked, is_record, subject_of
 from tenure.inventory.store import Store, subject_key
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, Invalid
@@ -83,7 +83,11 @@ class Enforcer:
             return
         if quarantine.uid in self._means.given_back:
             self._means.given_back.discard(quarantine.uid)
-        elif not is_record(quarantine) and quarantine.status and quarantine.status.disabled_tokens:
+        elif (
+            not is_record(quarantine)
+            and (status := quarantine.status)
+            and (status.disabled_tokens or status.pre_images)
+        ):
             self._vanished.setdefault(subject_of(quarantine), []).append(quarantine)
             self.consider(subject_of(quarantine))
 
@@ -214,6 +218,8 @@ class Enforcer:
             return  # after a restart nothing is released before its findings were looked at
         elif self._means.is_gone(key, quarantine) and key.kind == "Secret":
             await revoke.elsewhere(self._means, key, quarantine)
+        elif is_being_revoked(quarantine) and (self._means.is_gone(key, quarantine) or is_itself_revoked(quarantine)):
+            await revoke.finish(self._means, key, quarantine)
         elif self._means.is_gone(key, quarantine) or not wishes:
             await release.release(self._means, key, quarantine)
         else:

@@ -24,7 +24,7 @@ from tenure.api.names import (
 from tenure.decide.hold import Quarantine
 from tenure.enforce.quarantine import is_other_secret, stage_of
 from tenure.inventory.projection import PROJECTIONS
-from tenure.inventory.store import Store
+from tenure.inventory.store import Store, subject_key
 from tenure.kube.client import Kube
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import QUARANTINE_GUARDS
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 KIND = "QuarantineGuard"
 Guard = Authored[QuarantineGuardSpec, Any]
+_MAPS = ("service_accounts", "secrets", "withheld", "revoked_names", "subjects", "writers", "groups", "entitlements")
 
 
 class Guards:
@@ -78,6 +79,7 @@ class Guards:
             and wanted.revoked_names.items() <= near.revoked_names.items()
             and wanted.subjects.items() <= far.subjects.items()
             and wanted.writers.items() <= far.writers.items()
+            and wanted.entitlements.items() <= far.entitlements.items()
             and wanted.groups.keys() <= far.groups.keys()
         )
 
@@ -93,6 +95,7 @@ class Guards:
             and wanted.revoked_names.keys() <= here.revoked_names.keys()
             and wanted.subjects.keys() <= home.subjects.keys()
             and wanted.writers.keys() <= home.writers.keys()
+            and wanted.entitlements.keys() <= home.entitlements.keys()
             and wanted.groups.keys() <= home.groups.keys()
         )
 
@@ -112,6 +115,7 @@ class Guards:
         subjects: dict[str, GuardEntry] = {}
         writers: dict[str, GuardEntry] = {}
         groups: dict[str, GuardEntry] = {}
+        entitlements: dict[str, GuardEntry] = {}
         proof = GuardEntry(quarantine=f"{self._home}/{PROOF_ACCOUNT}")
         if self._observed:
             held = self._store.guards.get((self._home, GUARD_NAME))
@@ -125,6 +129,9 @@ class Guards:
                 for name, entry in held.spec.groups.items():
                     if name.rsplit(":", 1)[1] not in self._observed:
                         groups[name] = entry
+                for name, entry in held.spec.entitlements.items():
+                    if entry.quarantine.partition("/")[0] not in self._observed:
+                        entitlements[name] = entry
         for quarantine in sorted(self._store.quarantines.values(), key=lambda q: (q.namespace, q.name)):
             entries = entries_of(quarantine, self._store)
             subjects.update(entries.subjects)
@@ -137,6 +144,7 @@ class Guards:
             subjects=subjects,
             writers=writers,
             groups=groups,
+            entitlements=entitlements,
         )
         return self._with_unreadable(self._home, wanted)
 
@@ -150,7 +158,7 @@ class Guards:
         kept = {
             field: {name: entry for name, entry in getattr(held.spec, field).items() if entry.quarantine in unknown}
             | getattr(wanted, field)
-            for field in ("service_accounts", "secrets", "withheld", "revoked_names", "subjects", "writers", "groups")
+            for field in _MAPS
         }
         return wanted.model_copy(update=kept)
 
@@ -209,7 +217,9 @@ class Guards:
 
     def _stood(self, namespace: str) -> bool:
         """Whether a Quarantine that wants it says that it was there: only after a restart does nothing else tell."""
-        quarantines = self._store.quarantines.values() if namespace == self._home else self._store.quarantines_in(namespace)
+        quarantines = (
+            self._store.quarantines.values() if namespace == self._home else self._store.quarantines_in(namespace)
+        )
         none = QuarantineGuardSpec()
         return any(
             (stage := stage_of(quarantine, Stage.GUARD)) is not None
@@ -252,7 +262,14 @@ def entries_of(quarantine: Quarantine, store: Store) -> QuarantineGuardSpec:
     if is_other_secret(quarantine):
         gone = status is not None and any(r.done for r in status.revoked)
         return QuarantineGuardSpec(withheld={} if ending or gone else {subject.name: entry})
-    revoked = {r.name: _with(entry, r.service_account) for r in status.revoked} if status else {}
+    if subject.entitlement:
+        # The subject stays out of the binding that it was taken out of, after a revocation too.
+        kind, _, named = subject_key(quarantine).form.partition(":")
+        user = f"system:serviceaccount:{named}" if kind == "ServiceAccount" else named
+        place = f"{subject.namespace or ''}/{subject.name} {kind} {user}"
+        return QuarantineGuardSpec(entitlements={} if ending else {place: entry})
+    tokens_gone = [r for r in status.revoked if r.kind == "Secret"] if status else []
+    revoked = {r.name: _with(entry, r.service_account) for r in tokens_gone}
     if ending:
         return QuarantineGuardSpec(revoked_names=revoked)
     tokens = {t.name: _with(entry, t.service_account) for t in status.disabled_tokens} if status else {}

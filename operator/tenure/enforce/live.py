@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
+from tenure.inventory import entitlements
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.sources import read_live
 from tenure.inventory.store import Store
@@ -25,7 +26,7 @@ from tenure.kube.resources import (
     Resource,
 )
 from tenure.model.keys import Key
-from tenure.model.records import Secret, ServiceAccount
+from tenure.model.records import Binding, Secret, ServiceAccount
 from tenure.rules import exceptions
 
 _FEW = 8
@@ -41,8 +42,16 @@ async def refresh(kube: Kube, store: Store, key: Key) -> None:
     record = store.get(key)
     if isinstance(record, Secret) and record.service_account:
         await one(kube, store, Key("ServiceAccount", key.namespace, record.service_account))
+    claimed = key.namespace
+    if isinstance(record, Binding):
+        await one(kube, store, Key(record.role_kind, record.namespace, record.role_name))
+        account = entitlements.within(store, record).get(key)
+        if account is not None:
+            claimed = account[0]
+            await one(kube, store, Key("Namespace", "", claimed))
+            await one(kube, store, Key("ServiceAccount", *account))
     for resource, namespace in (
-        (OWNED_IDENTITIES, key.namespace),
+        (OWNED_IDENTITIES, claimed),
         (IDENTITY_EXCEPTIONS, key.namespace),
         (IDENTITY_OWNERS, ""),
         (GOVERNANCE_POLICIES, ""),
@@ -96,7 +105,7 @@ async def _decisions(kube: Kube, store: Store, key: Key) -> None:
     """What was decided about the subject's findings, and about the exceptions that target it, as it stands now."""
     uids = {finding.uid for finding in store.findings_about(key)}
     record = store.get(key)
-    if isinstance(record, ServiceAccount | Secret):
+    if isinstance(record, ServiceAccount | Secret | Binding):
         uids |= {found.uid for found in exceptions.about(store.exceptions_in(key.namespace), key.kind, record)}
     await decisions(kube, store, key.namespace, uids)
 

@@ -17,6 +17,7 @@ from tenure.enforce.blast import Budget
 from tenure.enforce.guards import Guards
 from tenure.enforce.proof import Proof
 from tenure.enforce.quarantine import stands, subject_of
+from tenure.inventory import entitlements
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
@@ -205,7 +206,9 @@ class Means:
     def subjects_in(self, namespace: str) -> int:
         """What the blast radius takes its percentage of."""
         credentials = sum(map(is_credential, self.store.secrets_in(namespace)))
-        return len(self.store.service_accounts_in(namespace)) + credentials
+        bindings = self.store.bindings_in("" if namespace == self.store.home else namespace)
+        entitled = sum(len(entitlements.within(self.store, found)) for found in bindings)
+        return len(self.store.service_accounts_in(namespace)) + credentials + entitled
 
     def others(self, quarantine: Quarantine) -> list[Quarantine]:
         """Other Quarantines of the namespace that still hold something."""
@@ -216,6 +219,8 @@ class Means:
         subject = quarantine.spec.subject
         if subject.kind == "ServiceAccount":
             return self.store.tokens_of(quarantine.namespace, subject.name)
+        if subject.kind != "Secret":
+            return ()
         record = self.store.secrets.get((quarantine.namespace, subject.name))
         is_it = record is not None and record.uid == subject.uid and record.type == TYPE_SERVICE_ACCOUNT_TOKEN
         return (record,) if record is not None and is_it else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from tenure.model.keys import Key
 
@@ -12,7 +13,12 @@ _HASH = 10
 
 
 def quarantine_name(key: Key, uid: str) -> str:
-    """`serviceaccount-ci-6d0f1a`; of a long name the end is cut and a hash of the whole ends it."""
+    """`serviceaccount-ci-6d0f1a`; of a long name the end is cut and a hash of the whole ends it. So it does for an
+    entitlement, of which a binding may have many, and whose binding may have a name that no other object could have."""
+    if key.part:
+        name = re.sub("[^a-z0-9.-]", "-", f"{key.kind}-{key.name}".lower())
+        digest = hashlib.sha256(f"{key.kind}/{key.name}/{key.part}/{uid}".encode()).hexdigest()[:_HASH]
+        return f"{name[: _LONGEST - _HASH - 1].rstrip('-.')}-{digest}"
     name = f"{key.kind.lower()}-{key.name}-{uid[:_UID]}"
     if len(name) <= _LONGEST:
         return name

@@ -27,6 +27,7 @@ _SOURCES: Final = (
     "33-guard-bindings.yaml",
     "50-own-kinds.yaml",
     "deny-writes.yaml",
+    "entitlements-limits.yaml",
 )
 _OF_STAGE: Final[Mapping[str, Stage]] = {
     "tenure-guard-tokens": Stage.GUARD,
@@ -34,6 +35,8 @@ _OF_STAGE: Final[Mapping[str, Stage]] = {
     "tenure-guard-bindings": Stage.GUARD,
     "tenure-guard-secrets": Stage.DISABLE_TOKENS,
     "tenure-deny-writes": Stage.DENY_WRITES,
+    "tenure-limit-entitlements": Stage.REMOVE_ENTITLEMENTS,
+    "tenure-own-removed-subjects": Stage.REMOVE_ENTITLEMENTS,
 }
 """The stage that a policy carries; what is not listed holds the operator or its records: every stage rests on it."""
 
@@ -55,7 +58,7 @@ def stages_of(name: str) -> tuple[Stage, ...]:
         if first == policy or first.startswith(f"{policy}-"):
             # A token's label stays on by the guard on Secrets, which also refuses new ones: both stages rest on it.
             return (Stage.GUARD, Stage.DISABLE_TOKENS) if stage is Stage.DISABLE_TOKENS else (stage,)
-    return (Stage.GUARD, Stage.DISABLE_TOKENS, Stage.DENY_WRITES)
+    return tuple(Stage)
 
 
 def is_as_shipped(found: Any, wanted: Any) -> bool:

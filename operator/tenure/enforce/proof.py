@@ -24,8 +24,11 @@ from tenure.kube.client import JSON, MERGE_PATCH, METADATA, Kube
 from tenure.kube.errors import Forbidden, Invalid, NotFound, Unauthorized
 from tenure.kube.informer import Informer
 from tenure.kube.resources import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     PODS,
+    ROLE_BINDINGS,
     SECRETS,
     SERVICE_ACCOUNTS,
     VALIDATING_ADMISSION_POLICIES,
@@ -44,7 +47,7 @@ AGAIN: Final = timedelta(seconds=2)
 """While something is not effective; the watch is faster where a policy was changed."""
 NEEDED: Final = (Stage.GUARD, Stage.DISABLE_TOKENS)
 """Without them nothing is acted on."""
-OPT_IN: Final = (Stage.DENY_WRITES,)
+OPT_IN: Final = (Stage.REMOVE_ENTITLEMENTS, Stage.DENY_WRITES)
 PROVEN: Final = (*NEEDED, *OPT_IN)
 _OURS: Final = {"labelSelector": "app.kubernetes.io/part-of=tenure"}
 
@@ -174,6 +177,8 @@ class Proof:
             for probe, fault in zip(probes, said, strict=False):
                 found += [(stage, fault) for stage in probe.stages]
             found += [(Stage.DISABLE_TOKENS, fault) for fault in said[len(probes) :]]
+            if Stage.REMOVE_ENTITLEMENTS not in broken:
+                found += [(Stage.REMOVE_ENTITLEMENTS, await self._entitlements())]
         except Forbidden as error:
             found += [(stage, f"a right to prove it is missing: {error}") for stage in PROVEN]
         faults = dict.fromkeys(PROVEN, "")
@@ -205,6 +210,13 @@ class Proof:
         there = {stages_of(name) for name in found if name in shipped()}
         self._absent = frozenset(stage for stage in OPT_IN if (stage,) not in there)
         return wrong
+
+    async def _entitlements(self) -> str:
+        """Whether bindings may be changed: opt-in, and only where the policies that hold that right are in force."""
+        for verb, resource in (("patch", ROLE_BINDINGS), ("patch", CLUSTER_ROLE_BINDINGS), ("bind", CLUSTER_ROLES)):
+            if not await self._kube.can(verb, resource):
+                return f"the right to {verb} {resource.qualified} is missing"
+        return ""
 
     async def _refused(self, probe: Probe) -> str:
         """What is wrong when the API server does not refuse the dry run in the policy's name."""

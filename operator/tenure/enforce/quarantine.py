@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from tenure.api.names import FINALIZER, TYPE_SERVICE_ACCOUNT_TOKEN, Stage, Verdict
-from tenure.api.quarantine import DisabledToken, QuarantineStatus, Revoked, StageStatus
+from tenure.api.quarantine import DisabledToken, QuarantineStatus, RemovedSubject, Revoked, StageStatus
 from tenure.decide.hold import Quarantine
-from tenure.inventory.store import subject_key
+from tenure.inventory.store import Store, subject_key
 from tenure.model.keys import Key
 
 
@@ -28,18 +28,37 @@ def stands(quarantine: Quarantine) -> bool:
 
 
 def is_record(quarantine: Quarantine) -> bool:
-    """A revoked subject's Quarantine, kept without finalizer so that its names stay refused."""
+    """A revoked Secret's or entitlement's Quarantine, kept without finalizer so that its names stay refused."""
     return (
         FINALIZER not in quarantine.finalizers
-        and quarantine.spec.subject.kind == "Secret"
+        and quarantine.spec.subject.kind != "ServiceAccount"
         and quarantine.status is not None
         and any(r.done for r in quarantine.status.revoked)
     )
 
 
 def is_being_revoked(quarantine: Quarantine) -> bool:
-    """A Secret's, whose deletion was set out on: it becomes a record, and its name stays refused."""
-    return quarantine.spec.subject.kind == "Secret" and bool(quarantine.status and quarantine.status.revoked)
+    """What it is about was set out to be revoked, itself (of a ServiceAccount, its tokens do not count)."""
+    uid, revoked = quarantine.spec.subject.uid, quarantine.status.revoked if quarantine.status else ()
+    return any(quarantine.spec.subject.kind == "Secret" or entry.uid == uid for entry in revoked)
+
+
+def is_itself_revoked(quarantine: Quarantine) -> bool:
+    """A ServiceAccount's or an entitlement's, or a Secret's, that is gone by our doing."""
+    uid, revoked = quarantine.spec.subject.uid, quarantine.status.revoked if quarantine.status else ()
+    return any(entry.done and entry.uid == uid for entry in revoked)
+
+
+def others_out(store: Store, binding: str, but: Quarantine) -> list[RemovedSubject]:
+    """What Quarantines that stand, but this one, hold out of the binding of that uid, each once."""
+    found: dict[RemovedSubject, None] = {}
+    for quarantine in store.quarantines_holding(binding):
+        if quarantine.uid == but.uid or not stands(quarantine) or is_itself_revoked(quarantine):
+            continue
+        for image in quarantine.status.pre_images if quarantine.status else ():
+            if image.uid == binding:
+                found |= dict.fromkeys(image.removed)
+    return list(found)
 
 
 def is_unfinished(quarantine: Quarantine) -> bool:

@@ -20,6 +20,8 @@ async def keep_names(m: Means, quarantine: Quarantine) -> None:
     if quarantine.spec.subject.kind != "ServiceAccount" or quarantine.status is None:
         return
     for entry in quarantine.status.revoked:
+        if entry.kind != "Secret":
+            continue
         account = m.store.service_accounts.get((quarantine.namespace, entry.service_account))
         if account is None or account.uid != entry.service_account_uid:
             continue
@@ -55,12 +57,15 @@ async def _begin(m: Means, quarantine: Quarantine, entry: Revoked, name: str) ->
 
 async def keep(m: Means, quarantine: Quarantine) -> None:
     """A revoked token's record keeps its name refused until its ServiceAccount's uid is gone, then it goes; that of
-    another Secret stays as long as its findings are kept."""
+    another Secret, and of an entitlement, stays as long as its findings are kept."""
     assert quarantine.status is not None
-    if is_other_secret(quarantine):
+    if is_other_secret(quarantine) or quarantine.spec.subject.kind != "Secret":
         if not any((quarantine.namespace, name) in m.store.findings for name in quarantine.spec.findings):
             await m.delete(quarantine)
-        elif quarantine == m.about(subject_of(quarantine))[-1]:
+            await m.guards.rebuild(quarantine.namespace)
+        elif m.guards.lacks(quarantine):
+            await m.guards.rebuild(quarantine.namespace)
+        elif is_other_secret(quarantine) and quarantine == m.about(subject_of(quarantine))[-1]:
             await contention.came_back(m, subject_of(quarantine), quarantine)
         return
     alive = [

@@ -7,6 +7,7 @@ a claim, exception or fix   release in status -> delete -> label back -> guard -
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
 from tenure.api.decision import DecisionOutcome, DecisionReason, IdentityDecisionStatus
@@ -16,12 +17,16 @@ from tenure.decide.hold import OPERATOR, Quarantine
 from tenure.decide.verdict import answer
 from tenure.enforce import records
 from tenure.enforce.means import Means
+from tenure.enforce.quarantine import is_itself_revoked
 from tenure.enforce.work import WORK
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import IDENTITY_FINDINGS
 from tenure.model.evaluation import Decision, Ruling, settled
 from tenure.model.keys import Key
 from tenure.telemetry import events
+from tenure.telemetry.logs import about
+
+log = logging.getLogger(__name__)
 
 
 async def release(m: Means, key: Key, quarantine: Quarantine) -> None:
@@ -80,10 +85,19 @@ async def end(m: Means, key: Key, quarantine: Quarantine) -> None:
     kept = await give_back(m, quarantine)
     await records.keep_names(m, quarantine)
     await m.guards.rebuild(quarantine.namespace)
+    if is_itself_revoked(quarantine):
+        await _gone(m, quarantine)
+        return
     kind = quarantine.spec.subject.kind
     note = f"Quarantine {quarantine.name} is released" + (f"; not given back: {', '.join(kept)}" if kept else "")
     m.say_names(key, quarantine.spec.subject.uid, quarantine.spec.findings, events.QUARANTINE_RELEASED, note, "Release")
+    if kept:
+        log.warning("%s: %s", key, note, extra=about(key))  # whole: an Event is cut
     m.metrics.action(Verdict.RELEASE.value, kind, "verified")
+    await _gone(m, quarantine)
+
+
+async def _gone(m: Means, quarantine: Quarantine) -> None:
     m.given_back.add(quarantine.uid)
     await m.drop_finalizer(quarantine)
     await m.guards.rebuild(quarantine.namespace)

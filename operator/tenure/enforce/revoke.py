@@ -1,17 +1,35 @@
-"""Revocation: ledger -> names in status -> guard -> delete -> status -> finalizer off (a Secret's record stays)."""
+"""Revocation. Each step is written down before it is taken:
+
+Secret           ledger -> names in status -> guard -> delete -> status -> finalizer off (its record stays)
+ServiceAccount   the same with its tokens -> pre-images in status, out of every binding -> its name in status -> delete
+                 -> status -> bindings tidied -> released, with nothing to give back
+entitlement      ledger -> out of the binding (again) -> its name in status -> status -> binding tidied -> finalizer off
+"""
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
+from typing import Any
 
-from tenure.api.names import Verdict
-from tenure.api.quarantine import DisabledToken, QuarantineStatus
+from tenure.api.names import Phase, Verdict
+from tenure.api.quarantine import DisabledToken, QuarantineStatus, Revoked
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish, may_not
-from tenure.enforce import contention, live, release, tokens
+from tenure.enforce import bindings, contention, live, release, tokens
 from tenure.enforce.means import LOOK_AGAIN, Means
-from tenure.enforce.quarantine import is_other_secret, revoked_entry, unrevoked
+from tenure.enforce.quarantine import (
+    is_being_revoked,
+    is_itself_revoked,
+    is_other_secret,
+    others_out,
+    revoked_entry,
+    unrevoked,
+)
+from tenure.enforce.work import remove_entitlements
 from tenure.inventory.projection import managed_by
+from tenure.kube.errors import NotFound
+from tenure.kube.resources import SERVICE_ACCOUNTS
 from tenure.model.keys import Key
 from tenure.reconcile.ledger import RecordedAct
 from tenure.telemetry import events
@@ -21,17 +39,23 @@ MANAGED_AGAIN = timedelta(minutes=5)
 
 
 async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...], missing: str = "") -> None:
-    """Deletes the quarantined token Secrets once `revokeAt` has passed, no use is recent and the cap allows it.
+    """Revokes once `revokeAt` has passed, no use is recent and the cap allows it.
     What costs no request is looked at first: one that waits for days is considered often."""
     at, left = quarantine.spec.revoke_at, unrevoked(quarantine)
+    outstanding = bool(left) or (key.kind != "Secret" and not is_itself_revoked(quarantine))
     now = m.now()
-    if at is None or not left or now < at:
+    if at is None or not outstanding or now < at:
         if missing:  # a stage that this installation does not have
             m.block(key, missing)
         else:
             m.unblock(key)
-        if at is not None and left:
+        if at is not None and outstanding:
             m.queue.at(key, at)
+        return
+    hindrance = await _hindrance(m, key, quarantine) if not left else ""
+    if hindrance:
+        m.block(key, hindrance)
+        m.queue.at(key, now + MANAGED_AGAIN)
         return
     held = may_not(wishes)
     if held:
@@ -79,7 +103,114 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
     await m.ledger.flush()
     m.waiting.pop(key, None)
     m.unblock(key)
-    await _revoke(m, key, quarantine, left, wishes)
+    if left:
+        quarantine = await _revoke(m, key, quarantine, left, wishes)
+    if key.kind != "Secret" and not unrevoked(quarantine):
+        hindrance = await _hindrance(m, key, quarantine)
+        if hindrance:
+            m.block(key, hindrance)
+            m.queue.at(key, now + MANAGED_AGAIN)
+            return
+        await _itself(m, key, quarantine, wishes)
+
+
+async def _hindrance(m: Means, key: Key, quarantine: Quarantine) -> str:
+    """Why a ServiceAccount or an entitlement cannot be revoked now; a key of decide.held.HELD. Where it is bound and
+    cannot be taken out, a namesake would inherit that: then it is not deleted."""
+    if key.kind == "Secret":
+        return ""
+    bound = bool(key.part) or remove_entitlements.undone(m, quarantine)
+    if bound and remove_entitlements.held(m):
+        return remove_entitlements.held(m)
+    if key.kind == "ServiceAccount":
+        account = await _account(m, quarantine)
+        if account is not None and managed_by(account["metadata"]) is not None:
+            return "ManagedByController"
+    return ""
+
+
+async def _account(m: Means, quarantine: Quarantine) -> dict[str, Any] | None:
+    """The ServiceAccount as it is now; None when it is gone or another one has its name."""
+    subject = quarantine.spec.subject
+    try:
+        raw: dict[str, Any] = await m.kube.get(SERVICE_ACCOUNTS, subject.name, quarantine.namespace)
+    except NotFound:
+        return None
+    return raw if raw["metadata"]["uid"] == subject.uid else None
+
+
+async def _itself(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
+    """A ServiceAccount, once its tokens are gone: out of every binding, then deleted. An entitlement: out for good."""
+    if key.part or remove_entitlements.undone(m, quarantine):
+        try:
+            quarantine, seen = await remove_entitlements.carry_out(m, quarantine)
+        except remove_entitlements.TooLarge:
+            m.block(key, "TooLarge")
+            m.queue.at(key, m.now() + MANAGED_AGAIN)
+            return
+        if not seen:
+            m.metrics.action(Verdict.REVOKE.value, key.kind, "failed")
+            m.queue.at(key, m.now() + timedelta(seconds=5))
+            return
+    status, subject = quarantine.status or QuarantineStatus(), quarantine.spec.subject
+    if not is_being_revoked(quarantine):
+        entry = Revoked(kind=key.kind, name=subject.name, uid=subject.uid, intended=m.now())
+        status = status.model_copy(update={"revoked": (*status.revoked, entry)})
+        quarantine = await m.write_status(quarantine, status)
+    if key.kind == "ServiceAccount":
+        account = await _account(m, quarantine)
+        if account is not None and not account["metadata"].get("deletionTimestamp"):
+            with contextlib.suppress(NotFound):
+                version = account["metadata"]["resourceVersion"]
+                name, namespace = subject.name, quarantine.namespace
+                await m.kube.delete(SERVICE_ACCOUNTS, name, namespace, uid=subject.uid, resource_version=version)
+        if await _account(m, quarantine) is not None:
+            m.queue.at(key, m.now() + timedelta(seconds=5))
+            return  # a finalizer of somebody keeps it
+        held = m.store.service_accounts.get((quarantine.namespace, subject.name))
+        if held is not None and held.uid == subject.uid:
+            m.store.remove("ServiceAccount", quarantine.namespace, subject.name)
+    reason = events.ENTITLEMENT_REVOKED if key.part else events.IDENTITY_REVOKED
+    m.say(key, subject.uid, wishes, reason, f"{key} is revoked for good by Quarantine {quarantine.name}.", "Revoke")
+    await finish(m, key, quarantine)
+
+
+async def finish(m: Means, key: Key, quarantine: Quarantine) -> None:
+    """What was set out to be revoked is gone: says so, and then cleans up behind it. What was taken out of bindings may
+    not be put back any more. A ServiceAccount's Quarantine goes once its findings tell of it (no name is left to be
+    refused: what was made for its uid never works again); an entitlement's stays, and keeps the subject out."""
+    status, subject = quarantine.status or QuarantineStatus(), quarantine.spec.subject
+    if key.kind == "ServiceAccount" and await _account(m, quarantine) is not None:
+        await live.one(m.kube, m.store, key)
+        return  # the inventory was behind
+    if not is_itself_revoked(quarantine):
+        now = m.now()
+        done = tuple(r if r.done else r.model_copy(update={"done": now}) for r in status.revoked)
+        quarantine = await m.write_status(quarantine, status.model_copy(update={"revoked": done}))
+        m.metrics.action(Verdict.REVOKE.value, key.kind, "verified")
+    for image in status.pre_images:
+        await bindings.finish(m, image, others_out(m.store, image.uid, quarantine))
+    if key.part:
+        await m.guards.rebuild(quarantine.namespace)
+        await m.drop_finalizer(quarantine)
+    elif _told(m, quarantine):
+        await release.release(m, key, quarantine)
+    else:
+        m.engine.mark(Key(subject.kind, quarantine.namespace, subject.name))
+        m.queue.at(key, m.now() + timedelta(seconds=2))
+
+
+def _told(m: Means, quarantine: Quarantine) -> bool:
+    """Whether every finding says that its subject was revoked, or is not there to say so."""
+    for name in quarantine.spec.findings:
+        finding = m.store.findings.get((quarantine.namespace, name))
+        status = finding.status if finding is not None else None
+        if status is None:
+            continue
+        revoked = [act for act in status.acts if act.verdict is Verdict.REVOKE]
+        if status.phase is not Phase.RESOLVED or any(act.verified is None for act in revoked):
+            return False
+    return True
 
 
 def asked_at(quarantine: Quarantine, wishes: tuple[Wish, ...], now: datetime) -> datetime | None:
@@ -120,7 +251,7 @@ async def _used_until(m: Means, quarantine: Quarantine, left: list[DisabledToken
 
 async def _revoke(
     m: Means, key: Key, quarantine: Quarantine, left: list[DisabledToken], wishes: tuple[Wish, ...]
-) -> None:
+) -> Quarantine:
     status = quarantine.status or QuarantineStatus()
     intended = {r.uid for r in status.revoked}
     fresh = tuple(revoked_entry(token, intended=m.now()) for token in left if token.uid not in intended)
@@ -137,7 +268,8 @@ async def _revoke(
     quarantine = await m.write_status(quarantine, status.model_copy(update={"revoked": revoked}))
     names = ", ".join(sorted(token.name for token in left if token.uid in gone))
     complete = len(gone) == len(left)
-    m.metrics.action(Verdict.REVOKE.value, key.kind, "verified" if complete else "failed")
+    if key.kind == "Secret" or not complete:
+        m.metrics.action(Verdict.REVOKE.value, key.kind, "verified" if complete else "failed")
     if gone:
         refused = "" if is_other_secret(quarantine) else " The name stays refused."
         note = f"Revoked for good by Quarantine {quarantine.name}: {names}.{refused}"
@@ -150,6 +282,7 @@ async def _revoke(
             await live.one(m.kube, m.store, key)
         await m.drop_finalizer(quarantine)
         m.consider(key)
+    return quarantine
 
 
 async def elsewhere(m: Means, key: Key, quarantine: Quarantine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +16,12 @@ from tenure.enforce.guards import overlooked
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import stage_of
 from tenure.enforce.work import WORK
+from tenure.enforce.work.remove_entitlements import TooLarge
 from tenure.model.keys import Key
 from tenure.telemetry import events
+from tenure.telemetry.logs import about
+
+log = logging.getLogger(__name__)
 
 
 async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
@@ -97,7 +102,13 @@ async def _carry_out(m: Means, key: Key, quarantine: Quarantine, stage: Stage, w
     if not wishes:
         return False
     kind = quarantine.spec.subject.kind
-    quarantine, seen = await WORK[stage].carry_out(m, quarantine)
+    try:
+        quarantine, seen = await WORK[stage].carry_out(m, quarantine)
+    except TooLarge as error:
+        log.error("%s: stage %s: %s; nothing was taken out", key, stage.value, error, extra=about(key))
+        m.block(key, "TooLarge")
+        m.queue.at(key, m.now() + timedelta(minutes=5))
+        return False
     fault = await m.proof.prove() or m.proof.faults.get(stage, "")
     verified = seen and not fault
     now = m.now()

@@ -481,7 +481,10 @@ def _entitled(store: Store, key: Key, binding: Binding) -> Subject | None:
         if entitlements.part(binding.role_kind, binding.role_name, subject) == key.part:
             return subject
     for quarantine in store.quarantines_holding(binding.uid):
-        for image in quarantine.status.pre_images if quarantine.status else ():
+        status, uid = quarantine.status, quarantine.spec.subject.uid
+        if status is None or any(entry.done and entry.uid == uid for entry in status.revoked):
+            continue
+        for image in status.pre_images:
             for entry in image.removed:
                 subject = entitlements.subject_of(entry.subject, image.namespace or "")
                 if entitlements.of_image(image, subject, store.home) == key:

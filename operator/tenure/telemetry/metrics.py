@@ -84,7 +84,7 @@ RULES: Final = (
 
 LATENCY_CLASSES: Final = (STANDARD, *(c.value for c in ExceptionClass))
 ACTIONS: Final = (Verdict.QUARANTINE.value, Verdict.RELEASE.value, Verdict.REVOKE.value)
-ACTION_KINDS: Final = ("ServiceAccount", "Secret")
+ACTION_KINDS: Final = ("ServiceAccount", "Secret", "RoleBinding", "ClusterRoleBinding")
 OUTCOMES: Final = ("verified", "failed")
 BLOCKED_CAUSES: Final = (
     "Audit",
@@ -101,6 +101,7 @@ BLOCKED_CAUSES: Final = (
     Reason.RECENTLY_USED.value,
     Reason.SUBJECT_CHANGED.value,
     Reason.SUSPENDED.value,
+    "TooLarge",
     "Unreadable",
 )
 """What decide.terms and enforce give as a reason for not acting."""

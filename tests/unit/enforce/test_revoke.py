@@ -125,9 +125,11 @@ def test_what_only_wants_the_quarantine_revokes_nothing(
     means = Found(live)
 
     async def nothing(*_: Any) -> None: ...
+    async def left_as_it_is(_: Any, __: Any, held: Any, *___: Any) -> Any:
+        return held
 
     monkeypatch.setattr(revoke, "_used_until", nothing)
-    monkeypatch.setattr(revoke, "_revoke", nothing)
+    monkeypatch.setattr(revoke, "_revoke", left_as_it_is)
     asyncio.run(revoke.when_due(cast(Means, means), KEY, HELD, (KEEPS, REVOKES)))
     assert bool(means.entered) is revoked
     assert bool(means.marked) is not revoked

@@ -143,7 +143,7 @@ def test_bounded_label_sets_exist_at_zero_from_the_start() -> None:
     assert by_name["tenure_credentials"] == 7 * 2 * 3
     assert by_name["tenure_entitlements"] == 4
     assert by_name["tenure_inventory_sources"] == 3
-    assert by_name["tenure_enforcement_actions_total"] == 3 * 2 * 2
+    assert by_name["tenure_enforcement_actions_total"] == 3 * 4 * 2
     for name in (
         "detection_latency_seconds_count",
         "enforcement_latency_seconds_count",

@@ -9,7 +9,7 @@ from tenure.api.names import Stage
 from tenure.decide.hold import Quarantine
 from tenure.enforce.contention import Reverted
 from tenure.enforce.means import Means
-from tenure.enforce.work import deny_writes, disable_tokens, guard
+from tenure.enforce.work import deny_writes, disable_tokens, guard, remove_entitlements
 
 
 class Work(Protocol):
@@ -35,6 +35,11 @@ class Work(Protocol):
 
 
 WORK: Final = MappingProxyType[Stage, Work](
-    {Stage.GUARD: guard, Stage.DISABLE_TOKENS: disable_tokens, Stage.DENY_WRITES: deny_writes}
+    {
+        Stage.GUARD: guard,
+        Stage.DISABLE_TOKENS: disable_tokens,
+        Stage.DENY_WRITES: deny_writes,
+        Stage.REMOVE_ENTITLEMENTS: remove_entitlements,
+    }
 )
-"""The stages this version carries out, mildest first; others that a policy names are left out of the intent."""
+"""The stages, mildest first."""

@@ -61,7 +61,7 @@ def reverts(m: Means, quarantine: Quarantine, /) -> list[Reverted]:
 async def give_back(m: Means, quarantine: Quarantine, /) -> list[str]:
     status = quarantine.status or QuarantineStatus()
     held = {t.uid for q in m.others(quarantine) if q.status for t in q.status.disabled_tokens}
-    revoked = {r.uid for r in status.revoked}
+    revoked = {r.uid for r in status.revoked if r.kind == "Secret"}
     kept = []
     for token in status.disabled_tokens:
         if token.uid in revoked:
@@ -78,7 +78,7 @@ def _key(secret: Secret) -> Key:
 
 
 def _lit(m: Means, quarantine: Quarantine) -> list[Secret]:
-    gone = {r.name for r in quarantine.status.revoked} if quarantine.status else set()
+    gone = {r.name for r in quarantine.status.revoked if r.kind == "Secret"} if quarantine.status else set()
     known = {t.uid for t in quarantine.status.disabled_tokens} if quarantine.status else set()
     return [
         secret
