@@ -153,7 +153,7 @@ async def role_of(kube: Kube, namespace: str, kind: str, name: str) -> Raw | Non
         return None
 
 
-async def take_out(m: Means, image: PreImage) -> bool:
+async def take_out(m: Means, image: PreImage, *, only_look: bool = False) -> bool:
     """Takes what the pre-image lists out of the binding, if it is still that one. True when nothing of it is in there
     now. Raises ApiError."""
     binding = await _that(m.kube, image)
@@ -162,7 +162,7 @@ async def take_out(m: Means, image: PreImage) -> bool:
     namespace, forms = image.namespace or "", _forms(image)
     subjects = binding.get("subjects") or []
     left, _ = cut(subjects, forms, namespace)
-    if len(left) != len(subjects):
+    if len(left) != len(subjects) and not only_look:
         binding = await _write(m, binding, left, sorted({*listed(binding), *forms}))
     return not any(form(subject, namespace) in forms for subject in binding.get("subjects") or ())
 

@@ -47,12 +47,17 @@ class Reverted:
 
     @property
     def object(self) -> str:
-        return f"{self.key.kind}/{self.key.name}"
+        return _named(self.key)
+
+
+def _named(key: Key) -> str:
+    """`Secret/<name>`, `RoleBinding/<namespace>/<name>` (a ServiceAccount is bound from anywhere)."""
+    return "/".join((key.kind, key.namespace, key.name) if key.kind == "RoleBinding" else (key.kind, key.name))
 
 
 def stopped(m: Means, quarantine: Quarantine, key: Key) -> bool:
     """Whether nothing is to be done to this object any more."""
-    return _is_stopped(m, quarantine, f"{key.kind}/{key.name}")
+    return _is_stopped(m, quarantine, _named(key))
 
 
 def _is_stopped(m: Means, quarantine: Quarantine, object: str) -> bool:

@@ -16,6 +16,7 @@ from tenure.api.names import Stage
 from tenure.api.quarantine import PreImage, QuarantineStatus
 from tenure.decide.hold import Quarantine
 from tenure.enforce import bindings
+from tenure.enforce.contention import Reverted, stopped
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import is_itself_revoked, others_out, subject_of
 from tenure.inventory import entitlements
@@ -45,7 +46,7 @@ def held(m: Means, /) -> str:
 async def carry_out(m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bool]:
     quarantine = await _remember(m, quarantine)
     images = quarantine.status.pre_images if quarantine.status else ()
-    out = all([await bindings.take_out(m, image) for image in images])
+    out = all([await bindings.take_out(m, image, only_look=stopped(m, quarantine, _key(image))) for image in images])
     residual, settled = await _still_granted(m, images)
     status = (quarantine.status or QuarantineStatus()).model_copy(update={"residual": tuple(residual[:_LINES])})
     return replace(quarantine, status=status), out and settled
@@ -53,14 +54,23 @@ async def carry_out(m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bo
 
 def undone(m: Means, quarantine: Quarantine, /) -> bool:
     """It is bound again, or somewhere else."""
-    return any(True for _ in _bound(m, quarantine))
+    return any(not stopped(m, quarantine, _key(binding)) for binding in _bound(m, quarantine))
 
 
-def reverts(m: Means, quarantine: Quarantine, /) -> list[str]:
-    """Of those whose subject we had taken out of this very binding."""
+def reverts(m: Means, quarantine: Quarantine, /) -> list[Reverted]:
+    """The very bindings it was taken out of and is in again; another binding is no revert."""
     known = {image.uid for image in quarantine.status.pre_images} if quarantine.status else set()
+    forms = " or ".join(sorted(forms_of(subject_of(quarantine))))
     return [
-        found.managed_by.manager if found.managed_by else "" for found in _bound(m, quarantine) if found.uid in known
+        Reverted(
+            key=_key(binding),
+            what="what was taken out is a subject again",
+            want=f"subjects without {forms}.",
+            field=("f:subjects",),
+            managed=binding.managed_by,
+        )
+        for binding in _bound(m, quarantine)
+        if binding.uid in known
     ]
 
 
@@ -79,6 +89,12 @@ async def give_back(m: Means, quarantine: Quarantine, /) -> list[str]:
     for image in reversed(status.pre_images):
         kept.append(await bindings.put_back(m, image, others_out(m.store, image.uid, quarantine)))
     return [line for line in kept if line]
+
+
+def _key(found: Binding | PreImage) -> Key:
+    """Of the binding as an object."""
+    namespace = found.namespace or ""
+    return Key("RoleBinding" if namespace else "ClusterRoleBinding", namespace, found.name)
 
 
 def _bound(m: Means, quarantine: Quarantine) -> list[Binding]:
