@@ -137,6 +137,7 @@ class Guards:
             subjects.update(entries.subjects)
             writers.update(entries.writers)
             groups.update(entries.groups)
+            entitlements.update(entries.entitlements)
         writers[f"system:serviceaccount:{self._home}:{PROOF_ACCOUNT}"] = proof
         wanted = QuarantineGuardSpec(
             service_accounts={PROOF_ACCOUNT: proof},
