@@ -213,8 +213,8 @@ def test_its_pods_and_tokens_are_dry_runs(installed: Cluster, token: str) -> Non
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     path = installed.path("serviceaccounts", "tenure-proof", "tenure-system", "token")
     status, answer = installed.request("POST", path, request, token=token)
-    assert status == 403
-    assert "creates pods and tokens in dry runs alone" in answer["message"]
+    assert status == 403  # by one of the two: where an operator was here before, the guard names the account
+    assert "creates pods and tokens in dry runs alone" in answer["message"] or "is quarantined" in answer["message"]
 
 
 RIGHTS: dict[str, list[tuple[str, str]]] = {
@@ -239,17 +239,18 @@ RIGHTS: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "patch delete": [("", "secrets"), ("tenure.dev", "identityfindings"), ("tenure.dev", "quarantines")],
-    "delete": [("tenure.dev", "identitydecisions")],
+    "delete": [("", "serviceaccounts"), ("tenure.dev", "identitydecisions")],
     "create": [("", "events"), ("events.k8s.io", "events"), ("tenure.dev", "quarantineguards")],
 }
 NO_RIGHTS = [
     ("create", "", "secrets"),
     ("update", "", "secrets"),
-    ("delete", "", "serviceaccounts"),
     ("create", "", "serviceaccounts/token"),
     ("impersonate", "", "serviceaccounts"),
     ("patch", "rbac.authorization.k8s.io", "rolebindings"),
     ("bind", "rbac.authorization.k8s.io", "clusterroles"),
+    ("create", "", "serviceaccounts"),
+    ("patch", "", "serviceaccounts"),
     ("create", "", "pods"),
     ("delete", "", "pods"),
     ("patch", "", "namespaces"),

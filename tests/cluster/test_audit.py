@@ -129,7 +129,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
             if path == "excepted":
                 for name in ("ci-a", "ci-b"):
                     cluster.create(exception(namespace, "Secret", name, "LegacyToken", called=name))
-        for path in ("claimed", "released", "revoked", "waiting"):
+        for path in ("claimed", "released", "waiting"):
             eventually(lambda: quarantined(life, path), LONG, what=f"{path} quarantined")  # noqa: B023
         cluster.patch("governancepolicies", "waiting", {"spec": {"suspend": True}})
         cluster.create(claim(life.namespaces["claimed"], "team", accounts=["ci"]), user="carla")
@@ -141,6 +141,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
             eventually(lambda: not cluster.list("quarantines", life.namespaces[path]), LONG, what=f"{path} released")  # noqa: B023
         for path in ("revoked", "legacy"):
             eventually(lambda: gone(life, path), LONG, what=f"{path} revoked")  # noqa: B023
+        eventually(lambda: cluster.get("serviceaccounts", "ci", life.namespaces["revoked"]) is None, LONG)
         cluster.delete("serviceaccounts", "ci", life.namespaces["legacy"])
         eventually(lambda: not cluster.list("quarantines", life.namespaces["legacy"]), LONG)
         excepted = life.namespaces["excepted"]
@@ -176,6 +177,7 @@ def test_the_operator_wrote_nothing_but_what_is_its_own(life: Life) -> None:
         "delete quarantineguards",
         "patch secrets",
         "delete secrets",
+        "delete serviceaccounts",
         "patch configmaps",
         "create events",
         "create selfsubjectaccessreviews",

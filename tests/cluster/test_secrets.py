@@ -3,7 +3,7 @@ writes them back. By a real operator, on the oldest and the newest Kubernetes.""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.support.cluster import ApiError, Cluster, eventually
 from tests.support.operator import Operator
 from tests.support.rest import Json
 from tests.support.scenario import (
+    RBAC,
     RESTORE,
     claim,
     claimant,
@@ -23,6 +24,7 @@ from tests.support.scenario import (
     policy,
     quarantine_of,
     releaser,
+    rule,
 )
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
@@ -75,6 +77,15 @@ def secret(cluster: Cluster, place: str, name: str = "api-key", **metadata: Any)
     return cluster.create(manifest(place, name, **metadata))
 
 
+def reads(cluster: Cluster, place: str, user: str, names: Sequence[str]) -> None:
+    """Lets the user read these Secrets of the namespace, or all."""
+    about = {"apiVersion": f"{RBAC}/v1", "metadata": {"name": user, "namespace": place}}
+    cluster.create({**about, "kind": "Role", "rules": [rule("", ["secrets"], ["get"], names)]})
+    to = {"apiGroup": RBAC, "kind": "Role", "name": user}
+    subject = {"kind": "User", "apiGroup": RBAC, "name": user}
+    cluster.create({**about, "kind": "RoleBinding", "roleRef": to, "subjects": [subject]})
+
+
 def runs(cluster: Cluster, place: str, name: str, consumed: str = "api-key") -> bool:
     """Whether a pod that consumes the Secret is let in."""
     container = {"name": "main", "image": "registry.example/none", "envFrom": [{"secretRef": {"name": consumed}}]}
@@ -117,6 +128,8 @@ def account(cluster: Cluster, place: str) -> None:
 def test_no_new_pod_consumes_it_until_somebody_claims_it(governed: Cluster, place: str) -> None:
     govern(governed, place, within="4s", stages=["Guard", "DisableTokens"])
     account(governed, place)
+    for who, names in (("reader", ()), ("of-this", ("api-key",)), ("of-another", ("another",))):
+        reads(governed, place, who, names)
     secret(governed, place)
     assert runs(governed, place, "before")
     found = quarantined(governed, place)
@@ -128,6 +141,8 @@ def test_no_new_pod_consumes_it_until_somebody_claims_it(governed: Cluster, plac
     assert runs(governed, place, "another", consumed="other")
     assert "pod before keeps the content it consumed" in found["status"]["residual"]
     assert any("may read Secrets of the namespace" in line for line in found["status"]["residual"])
+    named = sorted(line for line in found["status"]["residual"] if "may read it (RoleBinding" in line)
+    assert named == [f"User {who} may read it (RoleBinding {who})" for who in ("of-this", "reader")]
     stands = governed.get("secrets", "api-key", place)
     assert stands is not None
     assert "labels" not in stands["metadata"]  # nothing of it was touched
@@ -163,9 +178,13 @@ def test_revocation_deletes_it_and_refuses_no_name(governed: Cluster, place: str
     eventually(revoked, what="revoked")
     assert governed.get("secrets", "api-key", place) is None
     assert phase_of(governed, place, "Unowned", "api-key") == "Resolved"
-    record = quarantine_of(governed, place, "api-key")
-    assert record is not None
-    assert RESTORE not in record["metadata"].get("finalizers", ())
+
+    def recorded() -> bool:
+        record = quarantine_of(governed, place, "api-key")
+        assert record is not None
+        return RESTORE not in record["metadata"].get("finalizers", ())
+
+    eventually(recorded, what="its record, without a finalizer")
     governed.patch("governancepolicies", place, {"spec": {"suspend": True}})
     again = secret(governed, place)  # another one of that name is another credential, and starts with a finding
     assert again["metadata"]["uid"] != made["metadata"]["uid"]
@@ -216,7 +235,8 @@ def test_what_comes_back_after_its_deletion_is_not_called_revoked(governed: Clus
     from pods, and the finding says so."""
     metrics = governed.operator.metrics  # type: ignore[attr-defined]
     before = metrics().value("tenure_enforcement_reverted_total", manager="Other")
-    govern(governed, place, {"contention": {"maxReverts": 2}}, revoke_after="1s")
+    wide = {"blastRadius": {"window": "1s"}}
+    govern(governed, place, {"contention": {"maxReverts": 2}, **wide}, revoke_after="1s")
     account(governed, place)
     uids = []
     for _ in range(3):

@@ -44,9 +44,10 @@ def of(binding: Binding, home: str) -> dict[Key, Name2]:
     """The entitlements in the binding, each with its ServiceAccount, there or not. home: the operator's namespace."""
     if len(binding.name) > LONGEST_NAME:
         return {}
-    kind = "RoleBinding" if binding.namespace else "ClusterRoleBinding"
     return {
-        Key(kind, binding.namespace or home, binding.name, part(binding.role_kind, binding.role_name, subject)): account
+        Key(
+            binding.kind, binding.namespace or home, binding.name, part(binding.role_kind, binding.role_name, subject)
+        ): account
         for subject in binding.subjects
         if (account := service_account_of(subject)) is not None
     }
@@ -116,5 +117,4 @@ def subject_of(stored: BindingSubject, namespace: str) -> Subject:
 
 
 def _names(key: Key, binding: Binding, home: str) -> bool:
-    kind = "RoleBinding" if binding.namespace else "ClusterRoleBinding"
-    return key[:3] == (kind, binding.namespace or home, binding.name)
+    return key[:3] == (binding.kind, binding.namespace or home, binding.name)

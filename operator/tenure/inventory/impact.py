@@ -175,7 +175,7 @@ def _indebted(store: Store, key: Key, sides: Sequence[Record]) -> Iterator[Key]:
 
 def _kind(record: Record) -> str:
     if isinstance(record, Binding):
-        return "RoleBinding" if record.namespace else "ClusterRoleBinding"
+        return record.kind
     return record.kind if isinstance(record, Authored) else type(record).__name__
 
 

@@ -117,6 +117,10 @@ class Binding:
     labels: Labels = ()
     resource_version: int = field(default=0, compare=False)
 
+    @property
+    def kind(self) -> str:
+        return "RoleBinding" if self.namespace else "ClusterRoleBinding"
+
 
 @dataclass(frozen=True, slots=True)
 class Grade:

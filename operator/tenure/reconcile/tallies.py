@@ -96,7 +96,7 @@ class Tallies:
                 self._binding(binding)
 
     def _binding(self, binding: Binding) -> None:
-        kind = "RoleBinding" if binding.namespace else "ClusterRoleBinding"
+        kind = binding.kind
         home = binding.namespace if binding.role_kind == "Role" else ""
         armed = (home, binding.role_name) in self._store.roles
         buckets = [

@@ -447,7 +447,7 @@ def _entitled(grant: Grant) -> Entitled:
     binding, role = grant.binding, grant.role
     graded = [(level, row.what) for row in role.grades if (level := risk.level(row, grant)) is not None] if role else []
     return Entitled(
-        binding_kind="RoleBinding" if binding.namespace else "ClusterRoleBinding",
+        binding_kind=binding.kind,
         namespace=binding.namespace,
         binding=binding.name,
         role_kind=binding.role_kind,

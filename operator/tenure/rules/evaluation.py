@@ -232,7 +232,7 @@ def _deleting(facts: Facts, own: bool) -> bool:
 def _bindings(facts: Facts) -> tuple[Key, ...]:
     keys = (
         Key(
-            "RoleBinding" if grant.binding.namespace else "ClusterRoleBinding",
+            grant.binding.kind,
             grant.binding.namespace,
             grant.binding.name,
         )

@@ -93,8 +93,7 @@ async def give_back(m: Means, quarantine: Quarantine, /) -> list[str]:
 
 def _key(found: Binding | PreImage) -> Key:
     """Of the binding as an object."""
-    namespace = found.namespace or ""
-    return Key("RoleBinding" if namespace else "ClusterRoleBinding", namespace, found.name)
+    return Key(found.kind, found.namespace or "", found.name)
 
 
 def _bound(m: Means, quarantine: Quarantine) -> list[Binding]:
@@ -152,10 +151,7 @@ def _places(m: Means, quarantine: Quarantine) -> Iterable[tuple[str, str, str]]:
     key = subject_of(quarantine)
     if key.part:
         return [(key.kind, "" if key.kind == "ClusterRoleBinding" else key.namespace, key.name)]
-    found = {
-        ("RoleBinding" if binding.namespace else "ClusterRoleBinding", binding.namespace, binding.name)
-        for binding in _bound(m, quarantine)
-    }
+    found = {(binding.kind, binding.namespace, binding.name) for binding in _bound(m, quarantine)}
     for other in m.store.quarantines_removing(key.namespace, key.name):
         if not is_itself_revoked(other) and other.status is not None:
             found |= {(image.kind, image.namespace or "", image.name) for image in other.status.pre_images}
