@@ -87,11 +87,15 @@ DECIDING := $(addprefix tests/cluster/test_,$(addsuffix .py,admission_claims adm
   escalation exceptions inventory_command metrics owners pending release_all verdicts))
 
 .PHONY: test
-test: lint test-unit test-cluster $(if $(CLUSTER),,test-oldest) ## lint, unit tests, cluster tests
+test: lint test-unit test-cluster ## lint, unit tests, cluster tests: what a change is tried with
+
+.PHONY: test-rest
+test-rest: $(STAMP) $(if $(CLUSTER),,test-oldest) ## what `make test` leaves out: long tests, and the oldest Kubernetes; CI runs both
+	$(BIN)/python -m pytest tests/cluster -m long $(PARALLEL) $(SLOWEST) $(CLUSTER_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: export SWEEP := full
-test-long: test ## the same with the full sweeps: a crash before and after every write, every fault at every write
+test-long: test test-rest ## all of it with the full sweeps: a crash before and after every write, every fault at every write
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests without a cluster
@@ -99,7 +103,7 @@ test-unit: $(STAMP) ## tests without a cluster
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real API server (CLUSTER=kind, or CLUSTER=current CONTEXT=name)
-	$(BIN)/python -m pytest tests/cluster $(PARALLEL) $(SLOWEST) $(CLUSTER_ARGS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/cluster -m "not long" $(PARALLEL) $(SLOWEST) $(CLUSTER_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-oldest
 test-oldest: $(STAMP) ## tests of deciding on the oldest Kubernetes that is supported

@@ -56,6 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is not None and "1.33" in call.params.values():
+            item.add_marker("long")
     kind = config.getoption("--cluster")
     if kind == "local":
         return

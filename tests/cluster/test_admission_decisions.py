@@ -249,7 +249,6 @@ def test_a_wildcard_role_gives_a_service_account_no_decision(
         assert "make install DECIDERS=" in refused.value.message
 
 
-@pytest.mark.slow
 def test_a_listed_service_account_decides_with_the_verb(api: Cluster, room: str, pipeline: tuple[str, str]) -> None:
     user, token = pipeline
     service_account(api, room, "other")
@@ -457,7 +456,6 @@ def test_without_the_map_decisions_can_be_made(api: Cluster, room: str) -> None:
     assert refusal(api, verdict(room)) == ""
 
 
-@pytest.mark.slow
 def test_an_approval_among_two_thousand_requests(api: Cluster, room: str) -> None:
     """At most 20 ms slower than with one request in the namespace, in the median of interleaved pairs."""
     crowded = api.namespace("crowded")

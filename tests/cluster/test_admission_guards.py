@@ -574,7 +574,6 @@ def test_a_missing_kind_stops_nothing(fresh_cluster: Any) -> None:
 
 
 @pytest.mark.local
-@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.33", "1.34", "1.35"])
 def test_guards_on_older_api_servers(fresh_cluster: Any, version: str) -> None:
     cluster: Cluster = fresh_cluster(installed=True, version=version)

@@ -36,7 +36,7 @@ from tests.support.scenario import (
     token_secret,
 )
 
-pytestmark = [pytest.mark.local]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 LONG = 60.0  # seconds
 KINDS = (

@@ -31,7 +31,7 @@ from tests.support.scenario import (
     token_secret,
 )
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = pytest.mark.local
 
 REVERTED = "tenure_enforcement_reverted_total"
 

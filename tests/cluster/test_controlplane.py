@@ -20,7 +20,7 @@ from tests.support import binary, controlplane
 from tests.support.cluster import REPOSITORY, Cluster, eventually
 from tests.support.controlplane import COMPONENTS, ControlPlane, ControlPlaneError
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 
 def alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ from tests.support.crash import LEGACY, Path, Sweep, account_with_token, plain, 
 from tests.support.ground import Ground
 from tests.support.scenario import allow, claim, deadline, exception, finding_of, owner, rule, token_secret
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 
 def requested(ground: Ground, namespace: str) -> None:

@@ -12,7 +12,7 @@ from tests.support.crash import ACCOUNT, QUARANTINED, UNOWNED, Path, Sweep, acco
 from tests.support.ground import Ground
 from tests.support.scenario import deadline, finding_of, quarantine_of
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 DENIED = "Guard verified, DenyWrites verified"
 

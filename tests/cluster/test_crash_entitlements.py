@@ -13,7 +13,7 @@ from tests.support.ground import Ground
 from tests.support.rest import Json
 from tests.support.scenario import RBAC, claim, deadline, finding_of, quarantine_of, rule, service_account
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 UNDECLARED = "EntitlementUndeclared"
 FOUND = f"finding {UNDECLARED} of RoleBinding/reader"

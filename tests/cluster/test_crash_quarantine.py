@@ -38,7 +38,7 @@ from tests.support.ground import of_namespace
 from tests.support.scenario import deadline, policy
 from tests.support.snapshot import difference, snapshot
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = pytest.mark.local
 
 PATHS = (
     Path(

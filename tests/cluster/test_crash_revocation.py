@@ -30,7 +30,7 @@ from tests.support.crash import (
 )
 from tests.support.scenario import deadline
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 REVOKING, REVOKING_TOKENS = deadline("Unowned", revoke_after="3s"), deadline("LegacyToken", revoke_after="3s")
 

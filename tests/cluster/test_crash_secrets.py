@@ -10,7 +10,7 @@ from tests.support.crash import QUARANTINED, Path, Sweep, ended, held, let_go, p
 from tests.support.ground import Ground
 from tests.support.scenario import claim, deadline, finding_of, quarantine_of
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 FOUND = "finding Unowned of Secret/api-key"
 OTHER = "quarantine of secret-api-key"

@@ -35,7 +35,7 @@ from tests.support.crash import (
 )
 from tests.support.scenario import deadline
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 PATHS = (
     Path(

@@ -32,7 +32,7 @@ from tests.support.scenario import (
     verdict,
 )
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = pytest.mark.local
 
 UNDECLARED = "EntitlementUndeclared"
 ALICE = {"kind": "User", "apiGroup": RBAC, "name": "alice"}

@@ -23,7 +23,7 @@ from tests.cluster import (
 from tests.support.cluster import REPOSITORY
 from tests.support.crash import FULL, Path, Sweep, sweeping
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 FILES = (
     test_crash_quarantine,

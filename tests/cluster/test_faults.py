@@ -37,7 +37,7 @@ from tests.support.scenario import (
 )
 from tests.support.snapshot import state
 
-pytestmark = [pytest.mark.local]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 LATER = "90d"
 LONG = 60.0  # seconds; two are usual, the rest is for a busy machine

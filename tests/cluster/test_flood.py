@@ -19,7 +19,7 @@ from tests.support.ground import ground
 from tests.support.rest import Json
 from tests.support.scenario import deadline, policy, service_account
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 NAMESPACES, DECOYS, OTHERS = (20, 900, 479) if FULL else (20, 500, 26)
 CAP = 12

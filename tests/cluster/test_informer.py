@@ -438,7 +438,6 @@ async def test_a_silent_watch_is_given_up(installed: Cluster, namespace: str) ->
 
 
 @pytest.mark.local
-@pytest.mark.slow
 async def test_the_oldest_supported_version_is_read_alike(fresh_cluster: Callable[..., Cluster]) -> None:
     cluster = await asyncio.to_thread(fresh_cluster, installed=True, version="1.33")
     namespace = await asyncio.to_thread(cluster.namespace, "old")
@@ -457,7 +456,6 @@ async def test_the_oldest_supported_version_is_read_alike(fresh_cluster: Callabl
 
 
 @pytest.mark.local
-@pytest.mark.slow
 async def test_the_api_server_and_etcd_go_and_come_back(fresh_cluster: Callable[..., Cluster]) -> None:
     """Three ways of being away in one control plane: killed with a watch that then is too old, etcd restarted, and a
     start of ours while nothing answers."""

@@ -132,7 +132,6 @@ def taken_out(cluster: Cluster, namespace: str) -> list[Json]:
 
 
 @pytest.mark.local
-@pytest.mark.slow
 def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
     """Installed, used, uninstalled: the cluster is as before. Then again, and uninstalled from what is half there."""
     cluster: Cluster = fresh_cluster()
@@ -250,7 +249,6 @@ def test_installing_again_changes_nothing(installed: Cluster) -> None:
 
 
 @pytest.mark.local
-@pytest.mark.slow
 def test_before_stamps_it_says_so_and_goes_without_a_trace(fresh_cluster: Callable[..., Any]) -> None:
     cluster: Cluster = fresh_cluster(version="1.33", audit=False)
     older = tuple(resource for resource in CLUSTER_WIDE if not resource.startswith("mutatingadmission"))

@@ -21,7 +21,7 @@ from tests.support.operator import Operator
 from tests.support.proxy import CutMidLine, FaultProxy, Hang
 from tests.support.scenario import HOME, deadline, finding_of, phase_of, policy, quarantine_of, switched_off
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 Json = dict[str, Any]
 Operators = Callable[..., Operator]

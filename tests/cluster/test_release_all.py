@@ -25,8 +25,6 @@ from tests.support.scenario import (
     token_of,
 )
 
-pytestmark = [pytest.mark.slow]
-
 
 @pytest.fixture(scope="module")
 def governed(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:

@@ -14,7 +14,7 @@ from tests.support.cluster import REPOSITORY, ApiError, Cluster, eventually
 from tests.support.operator import Operator
 from tests.support.scenario import HOME, OFF, RBAC, deadline, phase_of, policy, quarantine_of, switched_off, token_of
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 Step = Callable[[Cluster, Operator], Any]
 OURS = "app.kubernetes.io/part-of=tenure"

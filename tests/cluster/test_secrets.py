@@ -27,7 +27,7 @@ from tests.support.scenario import (
     rule,
 )
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = pytest.mark.local
 
 MARKS: dict[str, tuple[Json, str]] = {
     "argocd": (
