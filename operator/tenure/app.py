@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import kopf
@@ -15,6 +16,7 @@ import kopf
 from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
 from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
+from tenure.audit.file import AuditFile
 from tenure.enforce.enforcer import Enforcer
 from tenure.enforce.proof import PROVEN
 from tenure.handlers.apart import Apart
@@ -45,6 +47,8 @@ STALE_AFTER = timedelta(minutes=3)
 STUCK_AFTER = 30.0
 """Seconds without a turn of the loop after which the process is not alive."""
 _LONGEST_PAUSE = 30.0
+AUDIT_LOG = "audit-log"
+"""The name of the audit log among the inventory sources that a policy expects."""
 
 
 def main(settings: Settings) -> None:
@@ -109,7 +113,8 @@ class View:
         return {kind: at for kind, at in self.informers.last_sync.items() if at is not None}
 
     def sources(self) -> Mapping[str, int]:
-        """The cluster itself is one expected source; those that policies expect have no way to report yet."""
+        """The cluster itself is one expected source, the audit log, where one is followed, another; further ones that
+        policies expect have no way to report yet."""
         expected = {s.name for p in self._store.policies.values() for s in p.spec.inventory.expected_sources}
         state = (
             "Missing"
@@ -118,8 +123,13 @@ class View:
             if not self.stale()
             else "Stale"
         )
+        tripwire = self.enforcer.tripwire if self.enforcer else None
+        if tripwire is not None:
+            expected.discard(AUDIT_LOG)
         counts = {"Fresh": 0, "Stale": 0, "Missing": len(expected)}
         counts[state] += 1
+        if tripwire is not None:
+            counts[tripwire.state()] += 1
         return counts
 
     def stale(self) -> str:
@@ -210,6 +220,7 @@ class Operator:
             operator_namespace=settings.operator_namespace,
             observed=settings.namespaces,
             fresh=self._view.stale,
+            audit=AuditFile(Path(settings.audit_log)) if settings.audit_log else None,
         )
         engine.enforcement = enforcer
         self._view.engine = engine

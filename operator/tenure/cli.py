@@ -57,6 +57,14 @@ PlatformNamespaces = Annotated[
 OperatorNamespace = Annotated[
     str, typer.Option(envvar="TENURE_OPERATOR_NAMESPACE", metavar="NAME", help="Where the operator is installed.")
 ]
+AuditLog = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TENURE_AUDIT_LOG",
+        metavar="FILE",
+        help="The API server's audit log (JSON lines), for exact use; rotated files beside it are found.",
+    ),
+]
 
 
 @app.command()
@@ -83,6 +91,7 @@ def run(
         Switch,
         typer.Option(envvar="TENURE_ENFORCEMENT", help="off: no act whatever a policy says; guards and clocks stay."),
     ] = "on",
+    audit_log: AuditLog = None,
     metrics_address: Annotated[
         str,
         typer.Option(
@@ -111,6 +120,7 @@ def run(
         namespaces=namespaces,
         platform_namespaces=platform_namespaces,
         enforcement=enforcement,
+        audit_log=audit_log,
         metrics_address=metrics_address,
         log_level=log_level,
         log_format=log_format,
@@ -129,6 +139,7 @@ def _settings(
     service_account: str = "tenure",
     namespaces: list[str] | None = None,
     enforcement: Switch = "on",
+    audit_log: str | None = None,
     metrics_address: str = ":9464",
     log_level: Level = "info",
     log_format: Form = "text",
@@ -145,6 +156,7 @@ def _settings(
             namespaces=names(namespaces or ()),
             platform_namespaces=names(platform_namespaces or ()),
             enforcement=enforcement == "on",
+            audit_log=audit_log or None,
             metrics_address=metrics_address,
             log_level=log_level,
             log_format=log_format,
@@ -164,6 +176,7 @@ def inventory(
     context: Context = None,
     platform_namespaces: PlatformNamespaces = None,
     operator_namespace: OperatorNamespace = "tenure-system",
+    audit_log: AuditLog = None,
 ) -> None:
     """Show every workload identity: owner and why, credentials, entitlements, exceptions, open findings.
 
@@ -178,6 +191,7 @@ def inventory(
         context=context,
         operator_namespace=operator_namespace,
         platform_namespaces=platform_namespaces,
+        audit_log=audit_log,
     )
     try:
         status = show(settings, namespace or None, output, platform, sys.stdout)

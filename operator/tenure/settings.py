@@ -34,6 +34,8 @@ class Settings:
     """Graded as the platform's beside kube-*; never acted on unless a policy names them."""
     enforcement: bool = True
     """False: no act whatever a policy says; guards and clocks stay."""
+    audit_log: str | None = None
+    """A file of audit events to follow; None: attempted use is noticed by day."""
     metrics_address: str = ":9464"
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"

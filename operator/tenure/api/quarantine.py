@@ -151,6 +151,19 @@ class Tripwire(ApiModel):
     last_used_before: ShortText = ""
 
 
+class AttemptedUse(ApiModel):
+    """One attempted use, as the audit log tells it; empty is what it does not tell."""
+
+    at: Timestamp
+    by: Annotated[str, Clip(512)] = ""
+    """Who."""
+    source: Annotated[str, Clip(64)] = ""
+    """The client's address."""
+    user_agent: Annotated[str, Clip(256)] = ""
+    what: LineText = ""
+    """What was asked for, and the answer."""
+
+
 class QuarantineRelease(ApiModel):
     """Who released it and why, and since when the restoring runs."""
 
@@ -192,6 +205,8 @@ class QuarantineStatus(ApiModel):
     """Names that stay refused."""
     last_attempt: Timestamp | None = None
     """When use was last attempted."""
+    attempt: AttemptedUse | None = None
+    """That attempt, where an audit log is followed."""
     tripwire: Tripwire | None = None
     release: QuarantineRelease | None = None
     reverts: Annotated[tuple[Revert, ...], First(64), ATOMIC] = ()

@@ -21,6 +21,7 @@ from typing import Any
 from tenure.api.conditions import ConditionType
 from tenure.api.names import GUARD_NAME, OPERATOR_NAMESPACE
 from tenure.api.quarantine import QuarantineStatus
+from tenure.audit.source import Source
 from tenure.decide.held import HELD
 from tenure.decide.hold import Quarantine
 from tenure.decide.lever import product
@@ -31,6 +32,7 @@ from tenure.enforce.guards import Guards
 from tenure.enforce.means import Means
 from tenure.enforce.proof import AGAIN, EVERY, PROVE, Proof
 from tenure.enforce.quarantine import is_being_revoked, is_itself_revoked, is_record, subject_of
+from tenure.enforce.tripwire import Tripwire
 from tenure.inventory.store import Store, subject_key
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, Invalid
@@ -59,11 +61,15 @@ class Enforcer:
         operator_namespace: str = OPERATOR_NAMESPACE,
         observed: tuple[str, ...] = (),
         fresh: Callable[[], str] = lambda: "",
+        audit: Source | None = None,
     ) -> None:
-        """`fresh` says why the inventory is not fresh, "" when it is; nothing begins while it is not."""
+        """`fresh` says why the inventory is not fresh, "" when it is; nothing begins while it is not. `audit` tells of
+        attempted use by the instant."""
         guards = Guards(kube, store, operator_namespace, observed, lambda writer: metrics.reverted(product(writer)))
         proof = Proof(kube, guards, operator_namespace, observed, lambda: self.consider(PROVE))
         self._means = Means(kube, store, ledger, engine, metrics, recorder, guards, fresh, proof)
+        self.tripwire = Tripwire(self._means, audit) if audit is not None else None
+        self._means.listening = self.tripwire
         self._watches: list[asyncio.Task[Any]] = []
         self._beginning = Beginning(self._means, self._drive)
         self._vanished: dict[Key, list[Quarantine]] = {}
@@ -124,11 +130,15 @@ class Enforcer:
         for namespace, _ in list(self._means.store.guards):
             self.consider(Key("QuarantineGuard", namespace, GUARD_NAME))
         self._watches = self._means.proof.watch()
+        if self.tripwire is not None:
+            self._watches.append(asyncio.create_task(self.tripwire.run(), name="audit"))
         self._task = asyncio.create_task(self._work(), name="enforce")
 
     def ended(self) -> str | None:
         """What is wrong when the worker has died, None when all is well."""
-        return "ended: enforce" if self._task is not None and self._task.done() else None
+        if self._task is not None and self._task.done():
+            return "ended: enforce"
+        return next((f"ended: {task.get_name()}" for task in self._watches if task.done()), None)
 
     async def stop(self) -> None:
         """Ends the worker; an act under way is taken up again by the next process."""
@@ -223,4 +233,6 @@ class Enforcer:
         elif self._means.is_gone(key, quarantine) or not wishes:
             await release.release(self._means, key, quarantine)
         else:
+            if self.tripwire is not None:
+                quarantine = await self.tripwire.note(key, quarantine, wishes)
             await stages.advance(self._means, key, quarantine, wishes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from tenure.api.names import API_VERSION, FINALIZER, TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.api.policy import BlastRadius
@@ -40,6 +41,16 @@ LOOK_AGAIN = timedelta(seconds=1)
 """While the inventory is not fresh."""
 
 
+class Listening(Protocol):
+    """What an audit source tells of attempted use (tenure.enforce.tripwire)."""
+
+    async def read(self) -> str:
+        """Takes in everything there is now; why that could not be done, "" when it was."""
+
+    def last(self, quarantine: Quarantine, /) -> datetime | None:
+        """When use was last attempted, whether its status says so yet or not."""
+
+
 class Means:
     """The inventory, the memory, the guards and the queue; what waits and what is blocked; and the writes to a
     Quarantine. Nothing in here is needed again after a restart: that stands in the Quarantines."""
@@ -66,6 +77,8 @@ class Means:
         self.guards = guards
         self.fresh = fresh
         self.proof = proof
+        self.listening: Listening | None = None
+        """Where an audit source is given."""
         self.queue: WorkQueue[Key] = WorkQueue(kube.clock.now)
         self.blocked: dict[Key, str] = {}
         """Why the act that is due on a subject, or its next step, does not happen: a key of decide.held.HELD."""
@@ -73,6 +86,14 @@ class Means:
         """Why a subject waits its turn, for the metric."""
         self.given_back: set[str] = set()
         """uids of the Quarantines whose end was ours."""
+
+    async def unheard(self) -> str:
+        """Reads the audit source, where one is given, to its end; why that cannot be done, "" when it was."""
+        return "" if self.listening is None else await self.listening.read()
+
+    def last_attempt(self, quarantine: Quarantine) -> datetime | None:
+        """When use of it was last attempted, by the instant where an audit source tells it."""
+        return None if self.listening is None else self.listening.last(quarantine)
 
     def now(self) -> datetime:
         """The API server's time."""

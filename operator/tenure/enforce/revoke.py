@@ -74,6 +74,10 @@ async def when_due(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wis
         m.block(key, "BlastRadius")
         m.queue.at(key, free)
         return
+    if await m.unheard():  # it might tell of an attempt
+        m.block(key, "InventoryStale")
+        m.queue.at(key, now + LOOK_AGAIN)
+        return
     until = await _used_until(m, quarantine, left)
     if until is not None and until > now:
         m.waiting[key] = "RecentlyUsed"
@@ -242,7 +246,8 @@ async def _written_back(m: Means, quarantine: Quarantine) -> bool:
 async def _used_until(m: Means, quarantine: Quarantine, left: list[DisabledToken]) -> datetime | None:
     before = quarantine.status.tripwire.last_used_before if quarantine.status and quarantine.status.tripwire else ""
     hold = quarantine.spec.hold_after_use if quarantine.spec.hold_after_use is not None else timedelta(hours=48)
-    instants = []
+    last = m.last_attempt(quarantine)
+    instants = [last + hold if last and hold else None]
     for token in left:
         metadata = await tokens.read(m.kube, quarantine.namespace, token.name, token.uid)
         instants.append(tokens.held_until(metadata, quarantine.created, before, hold))

@@ -53,6 +53,8 @@ class Ledger:
         self.first_inventory: datetime | None = None
         self.turns: dict[str, datetime] = {}
         self.counters: dict[str, dict[tuple[str, ...], int]] = {DUE: {}, RENEWALS: {}}
+        self.audit = ""
+        """The position up to which the audit log is known; it goes with whatever else is written."""
         self._counted: dict[str, None] = {}
         self._acts: dict[str, RecordedAct] = {}
         self._version = 0
@@ -73,6 +75,7 @@ class Ledger:
             self.turns = {ns: parse_timestamp(at) for ns, at in json.loads(stored.get("turns", "{}")).items()}
             for name, values in json.loads(stored.get("counters", "{}")).items():
                 self.counters[name] = {tuple(key.split("|")): int(value) for key, value in values.items()}
+            self.audit = stored.get("audit", "")
             self._counted = dict.fromkeys(json.loads(stored.get("counted", "[]")))
             self._acts = {
                 act["id"]: RecordedAct(act["id"], parse_timestamp(act["at"]), act["namespace"], act["policy"])
@@ -134,6 +137,10 @@ class Ledger:
         """Whether this act was entered (it then needs no second place in the blast radius)."""
         return id_ in self._acts
 
+    def remember_audit(self) -> None:
+        """Makes the position part of what the next flush has to store."""
+        self._version += 1
+
     # --- writing -----------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
@@ -163,6 +170,7 @@ class Ledger:
                 "counters": _json({name: _joined(values) for name, values in sorted(self.counters.items())}),
                 "counted": _json(list(self._counted)),
                 "acts": _json(_acts(self._acts.values())),
+                **({"audit": self.audit} if self.audit else {}),
             },
         }
 

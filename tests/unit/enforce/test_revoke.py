@@ -108,6 +108,9 @@ class Found:
     async def prove(self) -> str:
         return ""
 
+    async def unheard(self) -> str:
+        return ""
+
     async def still_wanted(self, *_: Any) -> tuple[Wish, ...]:
         return self.live
 
