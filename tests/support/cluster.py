@@ -109,12 +109,15 @@ class Cluster:
         *,
         version: str | None = None,
         audit: bool = True,
+        audit_megabytes: int = 0,
         signing_key: SigningKey = "rsa",
         directory: Path | None = None,
     ) -> Cluster:
         """A fresh control plane of our own; `close` ends it."""
         emulated = version or cls.emulated
-        control_plane = ControlPlane.start(directory, version=emulated, audit=audit, signing_key=signing_key)
+        control_plane = ControlPlane.start(
+            directory, version=emulated, audit=audit, audit_megabytes=audit_megabytes, signing_key=signing_key
+        )
         return cls(control_plane.kubeconfig, control_plane=control_plane)
 
     @classmethod

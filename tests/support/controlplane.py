@@ -208,6 +208,7 @@ class ControlPlane:
         *,
         version: str | None,
         audit: bool,
+        audit_megabytes: int,
         signing_key: SigningKey,
         detached: bool,
         temporary: bool,
@@ -215,6 +216,7 @@ class ControlPlane:
         self.directory = directory.resolve()
         self.version = version
         self.audit = audit
+        self.audit_megabytes = audit_megabytes
         self.detached = detached
         self._owns_directory = temporary or not self.directory.exists()
         self._binary = binary
@@ -245,13 +247,15 @@ class ControlPlane:
         *,
         version: str | None = None,
         audit: bool = True,
+        audit_megabytes: int = 0,
         signing_key: SigningKey = "rsa",
         detached: bool = False,
     ) -> ControlPlane:
         """Starts one and waits until it is ready, about 3 s. Builds the binary first when it is not cached.
 
         `directory` (default: a temporary one) is filled, and emptied again by `stop`. `version`, such as "1.34", is
-        emulated. `detached` components outlive this process.
+        emulated. `audit_megabytes` is the size at which the audit log is rotated; 0: never, and positions in it stay
+        valid. `detached` components outlive this process.
         """
         if version is not None and version not in EMULATED_VERSIONS:
             raise ControlPlaneError(f"version {version}: this binary emulates {', '.join(EMULATED_VERSIONS)}")
@@ -261,6 +265,7 @@ class ControlPlane:
             binary,
             version=version,
             audit=audit,
+            audit_megabytes=audit_megabytes,
             signing_key=signing_key,
             detached=detached,
             temporary=directory is None,
@@ -439,7 +444,7 @@ class ControlPlane:
                 arguments += [
                     f"--audit-policy-file={self.directory / 'audit-policy.yaml'}",
                     f"--audit-log-path={self.audit_log}",
-                    "--audit-log-maxsize=0",  # never rotated: positions in it stay valid
+                    f"--audit-log-maxsize={self.audit_megabytes}",
                 ]
             return arguments
         return [

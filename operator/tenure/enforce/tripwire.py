@@ -78,7 +78,8 @@ class Tripwire:
         self._reading = asyncio.Lock()
         self._fault = "it was not read yet"
         self._looked: datetime | None = None
-        self._size = 0
+        self._size = 0 if self._position else KEPT
+        """Bytes read since the position was stored; the first one is stored at once."""
 
     # --- reading -----------------------------------------------------------------------------------------------
 

@@ -316,9 +316,16 @@ def _quarantine(record: QuarantineRecord, now: datetime) -> list[Line]:
         ("switched off", _names(tokens)),
         ("revoked", _names(revoked)),
         ("revocation", _when(spec.revoke_at, now)),
-        ("last attempt", _when(status.last_attempt, now) if status else ""),
+        ("last attempt", _attempt(status, now) if status else ""),
         ("now", "being released" if record.deletion else ""),
     ]
+
+
+def _attempt(status: QuarantineStatus, now: datetime) -> str:
+    """When, and by whom and for what where the audit log told."""
+    told = status.attempt
+    parts = (told.by, told.source, told.user_agent, told.what) if told else ()
+    return "; ".join(filter(None, (_when(status.last_attempt, now), *parts)))
 
 
 def _troubles(conditions: Iterable[Any]) -> str:

@@ -6,8 +6,13 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
+from tenure.audit.file import AuditFile, everything
+from tenure.inventory.store import Store
+from tenure.inventory.usage import Usage
 from tenure.kube.errors import NotFound
 from tenure.report import pending, render
 from tenure.report.collect import Collected, Gap, collect
@@ -58,8 +63,24 @@ async def _look(settings: Settings, namespace: str | None) -> Collected:
     try:
         with explained(kube.server):
             try:
-                return await collect(kube, namespace)
+                seen = await collect(kube, namespace)
             except NotFound as error:
                 raise Failure(f"there is no namespace {namespace}.") from error
     finally:
         await kube.close()
+    return replace(seen, usage=_usage(settings.audit_log, seen.store)) if settings.audit_log else seen
+
+
+def _usage(path: str, store: Store) -> Usage:
+    """What the audit log, with what was rotated beside it, tells of what was listed. Raises Failure."""
+    usage, malformed = Usage(), 0
+    try:
+        for requests, broken in everything(AuditFile(Path(path))):
+            malformed += broken
+            for request in requests:
+                usage.note(request, store)
+    except OSError as error:
+        raise Failure(f"--audit-log {path} cannot be read: {error}") from error
+    if malformed:
+        print(f"tenure: {path}: {malformed} lines are no audit events", file=sys.stderr)
+    return usage

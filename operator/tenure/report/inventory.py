@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from tenure.api.base import format_timestamp
 from tenure.api.names import ExceptionPhase, Phase, Risk, Rule
 from tenure.inventory.snapshot import gather
 from tenure.inventory.store import Finding, QuarantineRecord, Store
+from tenure.inventory.usage import Usage
 from tenure.model.evaluation import Evaluation, ExceptionRecord, Violation, Waiver
 from tenure.model.facts import Grant
 from tenure.model.keys import Key
 from tenure.model.records import Binding, ManagedBy, Secret, ServiceAccount
+from tenure.model.usage import Use
 from tenure.report.collect import Collected, Gap
 from tenure.rules import evaluation, exceptions, risk
 from tenure.rules.governance import Installation, is_platform
@@ -94,6 +97,8 @@ class Entitled:
     rights: tuple[str, ...]
     """Those that the risk table grades, in words."""
     managed_by: ManagedBy | None
+    last_use: Use | None
+    """The last request that RBAC allowed for it, where an audit log was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,9 @@ class Credential:
     state: CredentialState
     invalid_since: str
     last_used: str
+    """The API server's day; it stamps refused attempts too."""
+    last_use: Use | None
+    """Exactly, where an audit log was given: that its token was accepted, or that it was read by its name."""
     service_account: str
     """The ServiceAccount that a token names, also when there is none of that name and uid."""
     owned: Owned
@@ -148,6 +156,8 @@ class Identity:
     risk_reasons: tuple[str, ...]
     managed_by: ManagedBy | None
     cloud_role: str
+    last_use: Use | None
+    """Its last request, where an audit log was given."""
     credentials: tuple[Credential, ...] | None
     entitlements: tuple[Entitled, ...] | None
     findings: tuple[Found, ...]
@@ -204,6 +214,8 @@ class Report:
     """Cluster-wide first; None where bindings or roles could not be seen and none is known."""
     gaps: tuple[Gap, ...]
     notes: tuple[str, ...]
+    used_since: datetime | None = None
+    """Since when use is known exactly: the first event of the audit log; None without one."""
 
     @property
     def complete(self) -> bool:
@@ -222,6 +234,7 @@ class _Reporter:
         self._store: Store = seen.store
         self._namespace = namespace
         self._installation = installation
+        self._usage = seen.usage or Usage()
         self._ownership_unseen = seen.unseen(*_OWNERSHIP_SOURCES)
         self._risk_unseen = seen.unseen(*_RISK_SOURCES)
         self._bindings_unseen = seen.unseen("RoleBinding", "ClusterRoleBinding")
@@ -241,6 +254,7 @@ class _Reporter:
             impersonators=self._impersonators(),
             gaps=self._seen.gaps,
             notes=tuple(self._notes(secrets)),
+            used_since=self._usage.since,
         )
 
     def _asked_for(self, namespace: str) -> bool:
@@ -250,6 +264,13 @@ class _Reporter:
         if self._seen.not_installed:
             names = ", ".join(self._seen.not_installed)
             yield f"Not installed in this cluster, so there are none: {names}."
+        if self._seen.usage is not None:
+            since = self._usage.since
+            yield (
+                f"Use is known exactly since {format_timestamp(since.replace(microsecond=0))}, from the audit log."
+                if since
+                else "The audit log holds no event: nothing is known of use but the API server's days."
+            )
         nameless = sum(not s.keys and not is_credential(s) and s.type != HELM_RELEASE for s in secrets)
         if nameless == 1:
             yield "1 Secret whose key names nobody recorded is not judged: it may be a credential."
@@ -264,7 +285,10 @@ class _Reporter:
         judged = evaluation.evaluate(facts, self._seen.now)
         tokens = (self._store.get(Key("Secret", record.namespace, name)) for name in facts.tokens)
         credentials = tuple(self._credential(token) for token in tokens if isinstance(token, Secret))
-        entitlements = tuple(_entitled(grant) for grant in sorted(facts.grants, key=_grant_order))
+        entitlements = tuple(
+            _entitled(grant, self._usage.of_entitlement(grant.binding, record))
+            for grant in sorted(facts.grants, key=_grant_order)
+        )
         quarantine = self._quarantine(key, record.uid)
         return Identity(
             namespace=record.namespace,
@@ -278,6 +302,7 @@ class _Reporter:
             risk_reasons=judged.risk.reasons,
             managed_by=record.managed_by,
             cloud_role=record.cloud_role,
+            last_use=self._usage.of(record),
             credentials=credentials if credentials or not self._seen.unseen("Secret") else None,
             entitlements=entitlements if entitlements or not self._bindings_unseen else None,
             findings=self._findings(key, judged.violations, judged.waivers),
@@ -305,6 +330,7 @@ class _Reporter:
             state="Invalidated" if is_token(record) and (record.invalid_since or orphaned) else "Usable",
             invalid_since=record.invalid_since,
             last_used=record.last_used,
+            last_use=self._usage.of(record),
             service_account=record.service_account,
             owned=self._owned(judged),
             managed_by=record.managed_by,
@@ -443,7 +469,7 @@ def _grant_order(grant: Grant) -> tuple[int, str, str]:
     return -risk.grade((grant,)).level.rank, grant.binding.namespace, grant.binding.name
 
 
-def _entitled(grant: Grant) -> Entitled:
+def _entitled(grant: Grant, last_use: Use | None) -> Entitled:
     binding, role = grant.binding, grant.role
     graded = [(level, row.what) for row in role.grades if (level := risk.level(row, grant)) is not None] if role else []
     return Entitled(
@@ -456,6 +482,7 @@ def _entitled(grant: Grant) -> Entitled:
         risk=max((level for level, _ in graded), default=Risk.LOW) if role else None,
         rights=tuple(what for _, what in sorted(graded, key=lambda pair: -pair[0].rank)),
         managed_by=binding.managed_by,
+        last_use=last_use,
     )
 
 

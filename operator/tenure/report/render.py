@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Final, TextIO, cast
 
@@ -25,6 +25,7 @@ from rich.text import Text
 from tenure.api.base import format_timestamp
 from tenure.api.names import ExceptionPhase, Phase, Risk
 from tenure.model.records import ManagedBy
+from tenure.model.usage import Use
 from tenure.report.inventory import (
     Credential,
     Document,
@@ -165,10 +166,10 @@ class _Page:
             )
             for identity in group:
                 grid.add_row(
-                    _cell(_identity_lines(identity)),
+                    _cell([*_identity_lines(identity), *((0, line) for line in self._used(identity.last_use))]),
                     _cell(_owner_lines(identity.owned)),
                     self._credentials_cell(identity),
-                    _entitlements_cell(identity),
+                    _entitlements_cell(identity, self._report.now),
                     self._findings_cell(identity, identity.credentials or ()),
                 )
             yield _headed(namespace, grid)
@@ -266,9 +267,16 @@ class _Page:
                 lines.append((0, Text(clean(gone), style=DIM)))
             if credential.last_used:
                 lines.append((0, Text(f"last used {clean(credential.last_used)}", style=DIM)))
+        lines += [(0, line) for line in self._used(credential.last_use)]
         if credential.quarantine:
             lines.append((0, _held(credential.quarantine)))
         return lines
+
+    def _used(self, use: Use | None) -> Iterator[Text]:
+        """Where an audit log was given and tells of any."""
+        if use is not None:
+            by = ", ".join(part for part in (use.source, use.agent) if part)
+            yield Text(clean(f"used {span(self._report.now - use.at)} ago{f' from {by}' if by else ''}"), style=DIM)
 
     def _findings_cell(self, subject: Identity | Credential, credentials: Iterable[Credential]) -> RenderableType:
         entries = [self._finding(found) for found in subject.findings]
@@ -388,20 +396,21 @@ def _owner_lines(owned: Owned) -> _Lines:
     return [(0, head), (0, Text(clean(owned.why), style=DIM))]
 
 
-def _entitlements_cell(identity: Identity) -> RenderableType:
+def _entitlements_cell(identity: Identity, now: datetime) -> RenderableType:
     if identity.entitlements is None:
         return _NOT_VISIBLE
-    return _limited([_entitlement(entitled) for entitled in identity.entitlements])
+    return _limited([_entitlement(entitled, now) for entitled in identity.entitlements])
 
 
-def _entitlement(entitled: Entitled) -> _Lines:
+def _entitlement(entitled: Entitled, now: datetime) -> _Lines:
     line = Text(clean(entitled.role))
     if entitled.risk is None:
         line.append(" role not found", "yellow")
     elif entitled.risk is not Risk.LOW:
         line.append(f" {entitled.risk.value}", COLOUR[entitled.risk])
     where = f"in {entitled.namespace}" if entitled.namespace else "cluster-wide"
-    lines = [f"{where}, by {entitled.binding}", f"as {entitled.through}" if entitled.through else ""]
+    used = f"used {span(now - entitled.last_use.at)} ago" if entitled.last_use else ""
+    lines = [f"{where}, by {entitled.binding}", f"as {entitled.through}" if entitled.through else "", used]
     return [(0, line), *((1, Text(clean(text), style=DIM)) for text in lines if text)]
 
 
@@ -435,6 +444,7 @@ def as_json(report: Report, out: TextIO, *, platform: bool) -> None:
             {"kind": gap.kind, "where": gap.where, "why": gap.why, "unknown": gap.unknown} for gap in report.gaps
         ],
         "notes": list(report.notes),
+        "usedSince": format_timestamp(report.used_since) if report.used_since else None,
         "platformIdentities": sum(identity.platform for identity in report.identities),
         "identities": [_identity_object(identity) for identity in identities],
         "credentials": [_credential_object(credential) for credential in loose],
@@ -463,6 +473,7 @@ def _identity_object(identity: Identity) -> dict[str, Any]:
         },
         "managedBy": _managed_object(identity.managed_by),
         "cloudRole": identity.cloud_role or None,
+        "lastUse": _use_object(identity.last_use),
         "credentials": _maybe(identity.credentials, _credential_object),
         "entitlements": _maybe(identity.entitlements, _entitled_object),
         "findings": [_found_object(found) for found in identity.findings],
@@ -490,6 +501,7 @@ def _credential_object(credential: Credential) -> dict[str, Any]:
         "state": credential.state,
         "invalidSince": credential.invalid_since or None,
         "lastUsed": credential.last_used or None,
+        "lastUse": _use_object(credential.last_use),
         "platform": credential.platform,
         "ownership": _owned_object(credential.owned),
         "managedBy": _managed_object(credential.managed_by),
@@ -518,7 +530,14 @@ def _entitled_object(entitled: Entitled) -> dict[str, Any]:
         "risk": entitled.risk.value if entitled.risk else None,
         "rights": list(entitled.rights),
         "managedBy": _managed_object(entitled.managed_by),
+        "lastUse": _use_object(entitled.last_use),
     }
+
+
+def _use_object(use: Use | None) -> dict[str, Any] | None:
+    if use is None:
+        return None
+    return {"at": format_timestamp(use.at), "by": use.by, "source": use.source or None, "userAgent": use.agent or None}
 
 
 def _found_object(found: Found) -> dict[str, Any]:

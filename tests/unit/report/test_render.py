@@ -201,19 +201,20 @@ def test_json_shape_is_what_the_docs_promise() -> None:
             "risk": None,
             "rights": [None],
             "managedBy": None,
+            "lastUse": None,
         }
     ]
     assert shape(ci["credentials"]) == [
         {
             "kind": None, "namespace": None, "name": None, "uid": None, "type": None, "secretType": None,
             "serviceAccount": None, "createdAt": None, "changedAt": None, "state": None, "invalidSince": None,
-            "lastUsed": None, "platform": None, "ownership": owned, "managedBy": {"manager": None, "name": None},
-            "findings": [found], "exceptions": [waiver], "quarantine": None,
+            "lastUsed": None, "lastUse": None, "platform": None, "ownership": owned,
+            "managedBy": {"manager": None, "name": None}, "findings": [found], "exceptions": [waiver], "quarantine": None,
         }
     ]  # fmt: skip
     assert set(ci) == {
         "kind", "namespace", "name", "uid", "createdAt", "class", "platform", "unusedDefault", "ownership", "risk",
-        "managedBy", "cloudRole", "credentials", "entitlements", "findings", "exceptions", "quarantine", "residual",
+        "managedBy", "cloudRole", "lastUse", "credentials", "entitlements", "findings", "exceptions", "quarantine", "residual",
     }  # fmt: skip
     assert shape(body["documents"]) == [
         {"kind": None, "namespace": None, "name": None, "owner": None, "findings": [found]}
