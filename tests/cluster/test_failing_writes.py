@@ -18,6 +18,7 @@ from tests.cluster import (
     test_crash_release,
     test_crash_revocation,
     test_crash_secrets,
+    test_crash_tripwire,
     test_crash_verdict,
 )
 from tests.support.cluster import REPOSITORY
@@ -34,6 +35,7 @@ FILES = (
     test_crash_deny_writes,
     test_crash_deciding,
     test_crash_entitlements,
+    test_crash_tripwire,
 )
 ALL = tuple(path for file in FILES for path in file.PATHS)
 PATHS = ALL if FULL else tuple(file.PATHS[0] for file in FILES)
@@ -42,7 +44,7 @@ PATHS = ALL if FULL else tuple(file.PATHS[0] for file in FILES)
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     assert len({path.title for path in ALL}) == len(ALL)
-    with sweeping(tmp_path_factory.mktemp("operator"), PATHS) as made:
+    with sweeping(tmp_path_factory.mktemp("operator"), PATHS, follow=True) as made:
         for manifest in yaml.safe_load_all((REPOSITORY / "deploy" / "deny-writes.yaml").read_text()):
             made.cluster.create(manifest)
         made.cluster.install(entitlements=True)

@@ -13,6 +13,7 @@ import pytest
 from tests.cluster.test_inventory_command import objects
 from tests.support import scenario
 from tests.support.cluster import ApiError, Cluster, eventually
+from tests.support.forked import ForkedOperator, ForkServer
 from tests.support.operator import Operator
 from tests.support.rest import Json
 from tests.support.scenario import (
@@ -39,7 +40,11 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         made.install()
         assert made.control_plane is not None
         arguments = ["--audit-log", str(made.control_plane.audit_log)]
-        with Operator(made.kubeconfig, arguments=arguments, directory=tmp_path_factory.mktemp("operator")) as operator:
+        directory = tmp_path_factory.mktemp("operator")
+        with (
+            ForkServer() as server,
+            ForkedOperator(made.kubeconfig, server=server, arguments=arguments, directory=directory) as operator,
+        ):
             made.operator = operator  # type: ignore[attr-defined]
             yield made
 

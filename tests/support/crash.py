@@ -491,9 +491,10 @@ def named(name: str, namespace: str) -> Callable[[Request], bool]:
 
 
 @contextlib.contextmanager
-def sweeping(directory: Directory, paths: Iterable[Path]) -> Iterator[Sweep]:
-    """A cluster with the policies of these paths. In the end, the operator must have written nothing but its own."""
-    with ground(directory) as made:
+def sweeping(directory: Directory, paths: Iterable[Path], *, follow: bool = False) -> Iterator[Sweep]:
+    """A cluster with the policies of these paths; `follow` as of `ground`. In the end, the operator must have written
+    nothing but its own."""
+    with ground(directory, follow=follow) as made:
         for path in paths:
             for manifest in path.policies:
                 made.cluster.create(manifest)

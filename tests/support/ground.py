@@ -53,8 +53,11 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(directory: Path, *, arguments: tuple[str, ...] = (), **options: Any) -> Iterator[Ground]:
-    """Starts all of it; the operator is ready. `options` are those of `Cluster.local`."""
+def ground(
+    directory: Path, *, arguments: tuple[str, ...] = (), follow: bool = False, **options: Any
+) -> Iterator[Ground]:
+    """Starts all of it; the operator is ready. With `follow` it follows the API server's audit log. `options` are those
+    of `Cluster.local`."""
     with (
         Cluster.local(**options) as cluster,
         ForkServer() as server,
@@ -65,6 +68,9 @@ def ground(directory: Path, *, arguments: tuple[str, ...] = (), **options: Any) 
         claimant(cluster, "carla", "team")
         releaser(cluster, "rita")
         decider(cluster, "judy")
+        if follow:
+            assert cluster.control_plane is not None
+            arguments += ("--audit-log", str(cluster.control_plane.audit_log))
         kubeconfig = cluster.token_kubeconfig(HOME, "tenure", server=proxy.url)
         with ForkedOperator(kubeconfig, server=server, directory=directory, arguments=arguments) as operator:
             yield Ground(cluster, proxy, operator)

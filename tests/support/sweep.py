@@ -117,6 +117,8 @@ def _quarantine(write: Request, body: Mapping[str, Any]) -> str:
     done = sum(bool(entry.get("done")) for entry in revoked)
     if revoked:
         parts.append(f"{done} of {len(revoked)} revoked")
+    if status.get("attempt"):
+        parts.append("used")
     if status.get("release"):
         parts.append("releasing")
     return ", ".join(parts) or "nothing"
