@@ -10,7 +10,7 @@ from tests.support.crash import ACCOUNT, BOTH, Path, Sweep, account, plain, quar
 from tests.support.ground import Ground
 from tests.support.scenario import deadline, quarantine_of
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 
 def use(ground: Ground, namespace: str) -> None:

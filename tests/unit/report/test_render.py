@@ -214,7 +214,8 @@ def test_json_shape_is_what_the_docs_promise() -> None:
     ]  # fmt: skip
     assert set(ci) == {
         "kind", "namespace", "name", "uid", "createdAt", "class", "platform", "unusedDefault", "ownership", "risk",
-        "managedBy", "cloudRole", "lastUse", "credentials", "entitlements", "findings", "exceptions", "quarantine", "residual",
+        "managedBy", "cloudRole", "lastUse", "credentials", "entitlements", "findings", "exceptions", "quarantine",
+        "residual",
     }  # fmt: skip
     assert shape(body["documents"]) == [
         {"kind": None, "namespace": None, "name": None, "owner": None, "findings": [found]}
