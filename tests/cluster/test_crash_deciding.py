@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.crash import LEGACY, Path, Sweep, account_with_token, plain, sweeping
+from tests.support.crash import LEGACY, Path, Sweep, account_with_token, plain
 from tests.support.ground import Ground
 from tests.support.scenario import allow, claim, deadline, exception, finding_of, owner, rule, token_secret
 
@@ -88,10 +86,27 @@ def climbed(ground: Ground, namespace: str) -> bool:
     return status.get("accountable", {}).get("owner") == "second" and status.get("dueOutcome") == "missed"
 
 
+def people(ground: Ground) -> None:
+    """anna approves exceptions; carla claims for an owner whose ladder has one step, at half the time."""
+    cluster = ground.cluster
+    allow(
+        cluster,
+        "anna",
+        "test-approve-anna",
+        rule("tenure.dev", ["identitydecisions"], ["create", "get", "list"]),
+        rule("tenure.dev", ["identityexceptions"], ["approve"]),
+    )
+    allow(cluster, "carla", "test-request-carla", rule("tenure.dev", ["identityexceptions"], ["create"]))
+    allow(cluster, "carla", "test-claim-climbing", rule("tenure.dev", ["identityowners"], ["claim"], ["climbing"]))
+    cluster.create(owner("second"))
+    cluster.create(owner("climbing", escalation=[{"after": "50%", "to": "second"}]))
+
+
 PATHS = (
     Path(
         "approval",
         policies=(plain("approval", deadline("LegacyToken", "Unowned", within="90d", action="Nothing")),),
+        arrange=people,
         prepare=requested,
         ready=waits,
         trigger=approve,
@@ -109,6 +124,7 @@ PATHS = (
     Path(
         "escalation",
         policies=(plain("escalation", deadline("LegacyToken", within="4s", action="Nothing")),),
+        arrange=people,
         prepare=owned,
         ready=claimed,
         trigger=token,
@@ -127,29 +143,5 @@ PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    with sweeping(tmp_path_factory.mktemp("operator"), PATHS) as made:
-        people(made.ground)
-        yield made
-
-
-def people(ground: Ground) -> None:
-    """anna approves exceptions; carla claims for an owner whose ladder has one step, at half the time."""
-    cluster = ground.cluster
-    allow(
-        cluster,
-        "anna",
-        "test-approve-anna",
-        rule("tenure.dev", ["identitydecisions"], ["create", "get", "list"]),
-        rule("tenure.dev", ["identityexceptions"], ["approve"]),
-    )
-    allow(cluster, "carla", "test-request-carla", rule("tenure.dev", ["identityexceptions"], ["create"]))
-    allow(cluster, "carla", "test-claim-climbing", rule("tenure.dev", ["identityowners"], ["claim"], ["climbing"]))
-    cluster.create(owner("second"))
-    cluster.create(owner("climbing", escalation=[{"after": "50%", "to": "second"}]))
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.title)
 def test_a_crash_at_any_write_ends_in_the_same_state(sweep: Sweep, path: Path) -> None:
     sweep.run(path)

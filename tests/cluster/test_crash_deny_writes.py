@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import yaml
 
 from tests.support.cluster import REPOSITORY
-from tests.support.crash import ACCOUNT, QUARANTINED, UNOWNED, Path, Sweep, account, plain, sweeping
+from tests.support.crash import ACCOUNT, QUARANTINED, UNOWNED, Path, Sweep, account, plain
 from tests.support.ground import Ground
 from tests.support.scenario import deadline, finding_of, quarantine_of
 
@@ -25,10 +23,17 @@ def denied(ground: Ground, namespace: str) -> bool:
     return len(stages) == 2 and bool(found and found["status"].get("verified"))
 
 
+def opted_in(ground: Ground) -> None:
+    """As with `make install DENYWRITES=1`."""
+    for manifest in yaml.safe_load_all((REPOSITORY / "deploy" / "deny-writes.yaml").read_text()):
+        ground.cluster.create(manifest)
+
+
 PATHS = (
     Path(
         "deny-writes",
         policies=(plain("deny-writes", deadline("Unowned", stages=["Guard", "DenyWrites"])),),
+        arrange=opted_in,
         trigger=account,
         done=denied,
         counted=1,
@@ -53,14 +58,5 @@ PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    with sweeping(tmp_path_factory.mktemp("operator"), PATHS) as made:
-        for manifest in yaml.safe_load_all((REPOSITORY / "deploy" / "deny-writes.yaml").read_text()):
-            made.cluster.create(manifest)
-        yield made
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.title)
 def test_a_crash_at_any_write_ends_in_the_same_state(sweep: Sweep, path: Path) -> None:
     sweep.run(path)

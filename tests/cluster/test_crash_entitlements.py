@@ -4,11 +4,11 @@ tests/support/crash.py says how. A fair sample of the paths; all of them with SW
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.support.crash import FULL, QUARANTINED, Path, Sweep, ended, held, let_go, plain, revoked, sweeping
+from tests.support.crash import FULL, QUARANTINED, Path, Sweep, ended, held, let_go, plain, revoked
 from tests.support.ground import Ground
 from tests.support.rest import Json
 from tests.support.scenario import RBAC, claim, deadline, finding_of, quarantine_of, rule, service_account
@@ -87,9 +87,15 @@ def both_gone(ground: Ground, namespace: str) -> bool:
     return revoked(ground, namespace) and ended(ground, namespace)
 
 
-PATHS = (
+def opted_in(ground: Ground) -> None:
+    """As with `make install ENTITLEMENTS=1`."""
+    ground.cluster.install(entitlements=True)
+
+
+ALL = (
     Path(
         "entitlement",
+        arrange=opted_in,
         policies=(plain("entitlement", ENTITLEMENTS, LATER),),
         trigger=bound,
         done=taken_out(UNDECLARED, "reader"),
@@ -114,6 +120,7 @@ PATHS = (
     ),
     Path(
         "entitlement-claim",
+        arrange=opted_in,
         policies=(plain("entitlement-claim", ENTITLEMENTS, LATER),),
         prepare=bound,
         ready=taken_out(UNDECLARED, "reader"),
@@ -139,6 +146,7 @@ PATHS = (
     ),
     Path(
         "entitlement-revocation",
+        arrange=opted_in,
         policies=(
             plain("entitlement-revocation", deadline(UNDECLARED, revoke_after="1s"), LATER),
             held("entitlement-revocation", deadline(UNDECLARED, revoke_after="1s"), LATER, suspend=True),
@@ -165,6 +173,7 @@ PATHS = (
     ),
     Path(
         "account-entitlements",
+        arrange=opted_in,
         policies=(plain("account-entitlements", ACCOUNTS, LATER),),
         trigger=bound,
         done=taken_out("Unowned", "ci"),
@@ -190,6 +199,7 @@ PATHS = (
     ),
     Path(
         "account-release",
+        arrange=opted_in,
         policies=(
             plain("account-release", ACCOUNTS, LATER),
             held("account-release", {**ACCOUNTS, "decideWithin": "1h"}, LATER),
@@ -213,6 +223,7 @@ PATHS = (
     ),
     Path(
         "account-revocation",
+        arrange=opted_in,
         policies=(
             plain("account-revocation", {**ACCOUNTS, "revokeAfter": "1s"}, LATER),
             held("account-revocation", {**ACCOUNTS, "revokeAfter": "1s"}, LATER, suspend=True),
@@ -251,16 +262,8 @@ PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    with sweeping(tmp_path_factory.mktemp("operator"), PATHS) as made:
-        made.cluster.install(entitlements=True)
-        yield made
+PATHS = ALL if FULL else tuple(path for path in ALL if path.title in ("entitlement-claim", "account-revocation"))
 
 
-SWEPT = PATHS if FULL else tuple(path for path in PATHS if path.title in ("entitlement-claim", "account-revocation"))
-
-
-@pytest.mark.parametrize("path", SWEPT, ids=lambda path: path.title)
 def test_a_crash_at_any_write_ends_in_the_same_state(sweep: Sweep, path: Path) -> None:
     sweep.run(path)

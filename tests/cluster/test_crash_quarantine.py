@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.cluster import eventually
@@ -31,7 +29,6 @@ from tests.support.crash import (
     overdue,
     plain,
     quarantined,
-    sweeping,
     waived,
 )
 from tests.support.ground import of_namespace
@@ -122,13 +119,6 @@ PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    with sweeping(tmp_path_factory.mktemp("operator"), PATHS) as made:
-        yield made
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.title)
 def test_a_crash_at_any_write_ends_in_the_same_state(sweep: Sweep, path: Path) -> None:
     sweep.run(path)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.crash import QUARANTINED, Path, Sweep, ended, held, let_go, plain, sweeping
+from tests.support.crash import QUARANTINED, Path, Sweep, ended, held, let_go, plain
 from tests.support.ground import Ground
 from tests.support.scenario import claim, deadline, finding_of, quarantine_of
 
@@ -123,12 +121,5 @@ PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    with sweeping(tmp_path_factory.mktemp("operator"), PATHS) as made:
-        yield made
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.title)
 def test_a_crash_at_any_write_ends_in_the_same_state(sweep: Sweep, path: Path) -> None:
     sweep.run(path)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.crash import ACCOUNT, BOTH, Path, Sweep, account, plain, quarantined, sweeping
+from tests.support.crash import ACCOUNT, BOTH, Path, Sweep, account, plain, quarantined
 from tests.support.ground import Ground
 from tests.support.scenario import deadline, quarantine_of
 
@@ -28,6 +26,7 @@ PATHS = (
     Path(
         "tripwire",
         policies=(plain("tripwire", deadline("Unowned")),),
+        follow=True,
         prepare=account,
         ready=quarantined(),
         trigger=use,
@@ -37,12 +36,5 @@ PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    with sweeping(tmp_path_factory.mktemp("operator"), PATHS, follow=True) as made:
-        yield made
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.title)
 def test_a_crash_at_any_write_ends_in_the_same_state(sweep: Sweep, path: Path) -> None:
     sweep.run(path)

@@ -6,6 +6,8 @@ forwarded. What the server holds at that instant is all that is left; the next p
 would have made. Writes pass one at a time meanwhile: what a crash before the n-th leaves is what one after the one
 before it leaves. With SWEEP=full it is swept all the same: every write is stopped at before and after.
 
+A server that is killed and starts again at that instant, while the operator goes on, ends in the same state too.
+
 A path's `writes` list every write that may occur in it. One that is not listed fails the sweep, and one that is listed
 must have been stopped at: whoever adds a write adds it to its path and sees it swept.
 """
@@ -16,7 +18,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,10 +27,12 @@ from typing import Any, Literal
 
 from tests.support.audit import violations
 from tests.support.cluster import Cluster, eventually
+from tests.support.controlplane import Component
 from tests.support.ground import Ground, ground, of_namespace
 from tests.support.proxy import CONFLICT, SERVER_ERROR, TOO_MANY_REQUESTS, Answer, Fault, LoseAnswer, Request, Write
 from tests.support.rest import Json
 from tests.support.scenario import (
+    await_policies,
     claim,
     deadline,
     exception,
@@ -43,6 +47,9 @@ from tests.support.snapshot import difference, instants, snapshot, state
 from tests.support.sweep import name_of
 
 When = Literal["before", "after"]
+WHENS: tuple[When, When] = ("before", "after")
+Point = tuple[int, When]
+"""At which write of a path, counted from 1."""
 FULL = os.environ.get("SWEEP") == "full"
 RECOVERY = 60.0  # seconds; one is usual, the rest is for a busy machine
 POLL = 0.3  # seconds; many namespaces are waited for at once, and the operator needs the processor
@@ -77,6 +84,10 @@ class Path:
     counted: int = 0
     """How many openings reach their deadline or decision in it."""
     check: Callable[[Ground, str], object] = lambda ground, namespace: None
+    arrange: Callable[[Ground], object] | None = None
+    follow: bool = False
+    """The operator follows the cluster's audit log (`ground`)."""
+    """What has to be in its cluster besides: people, opt-ins."""
 
 
 def identity(ground: Ground, namespace: str, tokens: tuple[str, ...]) -> None:
@@ -271,6 +282,7 @@ class Sweep:
     def __init__(self, ground: Ground) -> None:
         self.ground, self.cluster, self.proxy, self.operator = ground, ground.cluster, ground.proxy, ground.operator
         self.points = 0
+        self._undisturbed: dict[str, tuple[Json, list[str]]] = {}
 
     def namespaces(self, path: Path, count: int) -> list[str]:
         """So many namespaces in which the path may be set off."""
@@ -297,7 +309,12 @@ class Sweep:
             count = 3
 
     def undisturbed(self, path: Path) -> tuple[Json, list[str]]:
-        """Runs the path in peace: the state it ends in, and its writes by name."""
+        """Runs the path in peace, once: the state it ends in, and its writes by name."""
+        if path.title not in self._undisturbed:
+            self._undisturbed[path.title] = self._in_peace(path)
+        return self._undisturbed[path.title]
+
+    def _in_peace(self, path: Path) -> tuple[Json, list[str]]:
         [namespace] = self.namespaces(path, 1)
         self.proxy.reset()
         path.trigger(self.ground, namespace)
@@ -311,39 +328,72 @@ class Sweep:
         return [name_of(write, namespace) for write in self.proxy.writes(of_namespace(namespace))]
 
     def run(self, path: Path) -> None:
-        """Sweeps the path and asserts everything the docstring of this file promises.
+        """Kills the operator at every write of the path, and asserts everything the docstring of this file promises."""
 
-        Of one that fails, it prints what the operator said last.
-        """
+        def killed() -> None:
+            self.operator.kill()
+            self.proxy.resume()
+            self.operator.start()
+
+        with self.telling():
+            count = len(self.undisturbed(path)[1])
+            points = every(count)
+            if FULL:
+                points += [(n, "before") for n in range(2, count + 1)]
+            self._sweep(path, "killed", killed, points, ("before", "after") if FULL else ("after",))
+
+    def restart(self, path: Path, server: Component, share: float) -> None:
+        """The same where a server is killed at every write and starts again, and the operator goes on; without
+        SWEEP=full at one write alone, that which stands so far along the path (0 to 1)."""
+        plane = self.cluster.control_plane
+        assert plane is not None
+
+        def restarted() -> None:
+            plane.kill(server)
+            self.proxy.resume()  # what the operator asks from now on, it asks in vain
+            plane.start_component(server)
+            plane.wait_ready()
+            await_policies(self.cluster.rest)
+
+        with self.telling():
+            count = len(self.undisturbed(path)[1])
+            if FULL:
+                self._sweep(path, f"{server} restarted", restarted, every(count), ("after",))
+            else:
+                one = (1 + int(share * count), WHENS[server == "etcd"])
+                self._sweep(path, f"{server} restarted", restarted, [one], ())
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Of a sweep that fails, prints what the operator said last."""
         try:
-            self._run(path)
+            yield
         except BaseException:
             print(self.operator.log_tail(60))
             raise
 
-    def _run(self, path: Path) -> None:
+    def _sweep(
+        self, path: Path, what: str, strike: Callable[[], None], points: list[Point], whens: tuple[When, ...]
+    ) -> None:
+        """Strikes at each of these points in a namespace of its own, and further ones until every listed write was
+        struck at, each of these `whens`."""
         began = time.monotonic()
         expected, recorded = self.undisturbed(path)
         unknown = sorted(set(recorded) - path.writes - path.sometimes)
         assert not unknown, f"{path.title}: writes that the sweep does not list: {unknown}"
         position = self.ground.position()
-        count = len(recorded)
-        crashes: list[tuple[int, When]] = [(1, "before"), *((n, "after") for n in range(1, count + 1))]
-        if FULL:
-            crashes += [(n, "before") for n in range(2, count + 1)]
-        pool = self.pool(path, len(crashes) + 2)
+        pool = self.pool(path, len(points) + 2)
         used = [next(pool)]
         covered: dict[When, Counter[str]] = {"before": Counter(), "after": Counter()}
         prepared = time.monotonic()
-        for n, when in crashes:
-            name = self.point(path, used[-1], expected, n, when, of_namespace(used[-1]))
+        for n, when in points:
+            name = self.point(path, used[-1], expected, (n, when), of_namespace(used[-1]), what, strike)
             if name:
                 covered[when][name] += 1
             used.append(next(pool))
-        whens: tuple[When, ...] = ("before", "after") if FULL else ("after",)
         for when in whens:
             for name in sorted(path.writes - covered[when].keys()):
-                hit = self.point(path, used[-1], expected, 1, when, named(name, used[-1]))
+                hit = self.point(path, used[-1], expected, (1, when), named(name, used[-1]), what, strike)
                 assert hit == name, f"{path.title}: listed, but it does not occur: {name}"
                 covered[when][name] += 1
                 used.append(next(pool))
@@ -351,21 +401,19 @@ class Sweep:
             lines = difference(expected, snapshot(self.cluster, namespace))
             assert not lines, f"{path.title}: {namespace} changed afterwards:\n" + "\n".join(lines)
         self.acts_once(position, path)
-        points = sum(covered["before"].values()) + sum(covered["after"].values())
-        self.points += points
+        points_ = sum(covered["before"].values()) + sum(covered["after"].values())
+        self.points += points_
         print(
-            f"\n{path.title}: {points} points, {len(covered['before'])} writes before, {len(covered['after'])} after; "
-            f"{prepared - began:.0f} s to prepare, {time.monotonic() - prepared:.0f} s to sweep"
+            f"\n{path.title}: {what} at {points_} points, {len(covered['before'])} writes before, "
+            f"{len(covered['after'])} after; {prepared - began:.0f} s to prepare, "
+            f"{time.monotonic() - prepared:.0f} s to sweep"
         )
 
     def fail(self, path: Path) -> None:
         """Every write of the path fails once, in namespaces of their own and all at once: refused, postponed, failed,
         or its answer lost, one after the other; with SWEEP=full in each of these ways. All end in the same state."""
-        try:
+        with self.telling():
             self._fail(path)
-        except BaseException:
-            print(self.operator.log_tail(60))
-            raise
 
     def _fail(self, path: Path) -> None:
         expected, recorded = self.undisturbed(path)
@@ -403,10 +451,17 @@ class Sweep:
         print(f"\n{path.title}: {len(cases)} failed writes, {len(names)} writes")
 
     def point(
-        self, path: Path, namespace: str, expected: Json, n: int, when: When, match: Callable[[Request], bool]
+        self,
+        path: Path,
+        namespace: str,
+        expected: Json,
+        at: Point,
+        match: Callable[[Request], bool],
+        what: str,
+        strike: Callable[[], None],
     ) -> str:
-        """One crash: the name of the write at which it came, "" when the path ended before its n-th write."""
-        cluster, proxy = self.cluster, self.proxy
+        """One strike: the name of the write at which it came, "" when the path ended before its n-th write."""
+        cluster, proxy, (n, when) = self.cluster, self.proxy, at
         before = outcomes(cluster)
         proxy.reset()
         (proxy.stop_before if when == "before" else proxy.stop_after)(n, match)
@@ -419,11 +474,9 @@ class Sweep:
                 return ""
             assert time.monotonic() - began < RECOVERY, f"{path.title}: neither write {n} nor the end"
         name = name_of(proxy.wait_stopped(), namespace)
-        where = f"{path.title}: killed {when} write {n}, {name}"
+        where = f"{path.title}: {what} {when} write {n}, {name}"
         stamped = instants(cluster, namespace)
-        self.operator.kill()
-        proxy.resume()
-        self.operator.start()
+        strike()
         self.converged(namespace, expected, where)
         later = instants(cluster, namespace)
         moved = {place: (value, later[place]) for place, value in stamped.items() if later.get(place, value) != value}
@@ -479,6 +532,11 @@ class Sweep:
         assert not twice, f"{path.title}: done more than once: {twice}"
 
 
+def every(count: int) -> list[Point]:
+    """Every instant between two of so many writes."""
+    return [(1, "before"), *((n, "after") for n in range(1, count + 1))]
+
+
 def outcomes(cluster: Cluster) -> int:
     """How many openings `tenure_decisions_due_total` has counted."""
     return sum(state(cluster)["counters"].get("decisions_due_total", {}).values())
@@ -491,13 +549,14 @@ def named(name: str, namespace: str) -> Callable[[Request], bool]:
 
 
 @contextlib.contextmanager
-def sweeping(directory: Directory, paths: Iterable[Path], *, follow: bool = False) -> Iterator[Sweep]:
-    """A cluster with the policies of these paths; `follow` as of `ground`. In the end, the operator must have written
-    nothing but its own."""
-    with ground(directory, follow=follow) as made:
+def sweeping(directory: Directory, paths: Sequence[Path]) -> Iterator[Sweep]:
+    """A cluster with the policies of these paths. In the end, the operator must have written nothing but its own."""
+    with ground(directory, follow=any(path.follow for path in paths)) as made:
         for path in paths:
             for manifest in path.policies:
                 made.cluster.create(manifest)
+        for arrange in dict.fromkeys(path.arrange for path in paths if path.arrange):
+            arrange(made)
         swept = Sweep(made)
         yield swept
         assert not violations(made.audit())

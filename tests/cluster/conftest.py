@@ -1,0 +1,21 @@
+"""What the files share that sweep writes: each has its `PATHS`, and a test of each (tests/support/crash.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.crash import Sweep, sweeping
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "path" in metafunc.fixturenames:
+        metafunc.parametrize("path", metafunc.module.PATHS, ids=lambda path: path.title)
+
+
+@pytest.fixture(scope="module")
+def sweep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+    """A cluster with the policies of the file's paths, and an operator that starts quickly."""
+    with sweeping(tmp_path_factory.mktemp("operator"), request.module.PATHS) as made:
+        yield made
