@@ -12,6 +12,16 @@ from tests.support.rest import Json, Rest
 
 API: Final = "tenure.dev/v1alpha1"
 RBAC: Final = "rbac.authorization.k8s.io"
+KINDS: Final = (
+    "identityowners",
+    "ownedidentities",
+    "identityexceptions",
+    "identitydecisions",
+    "identityfindings",
+    "quarantines",
+    "quarantineguards",
+    "governancepolicies",
+)
 OPERATOR: Final = "system:serviceaccount:tenure-system:tenure"
 HOME: Final = "tenure-system"
 OFF: Final = "kubernetes.io/legacy-token-invalid-since"
@@ -127,16 +137,27 @@ def exception(namespace: str, kind: str, name: str, *rules: str, called: str = "
 
 
 def await_policies(rest: Rest) -> None:
-    """An API server that has just started refuses claims until it has found the kinds that its policies compare with,
-    which takes up to half a minute."""
-    path = "/apis/tenure.dev/v1alpha1/namespaces/default/ownedidentities?dryRun=All"
+    """An API server that has just started refuses claims and decisions until it has found the kinds that its policies
+    compare with, which takes up to half a minute, and serves each kind of Tenure's from a moment of its own on."""
+    target = {"kind": "IdentityException", "name": "none", "uid": "none", "generation": 1}
+    decision = {
+        "apiVersion": API,
+        "kind": "IdentityDecision",
+        "metadata": {"name": "none", "namespace": "default"},
+        "spec": {"target": target, "verdict": "Approve", "reason": "tests", "by": "nobody"},
+    }
+    tried = {"ownedidentities": claim("default", "nobody"), "identitydecisions": decision}
 
     def configured() -> bool:
-        _, answer = rest.request("POST", path, claim("default", "nobody"))
-        assert "failed to configure policy" not in str(answer), answer
+        for kind in KINDS:
+            rest.expect("GET", f"/apis/{API}/{kind}?limit=1")
+        for kind, manifest in tried.items():
+            status, answer = rest.request("POST", f"/apis/{API}/namespaces/default/{kind}?dryRun=All", manifest)
+            assert status < 500, answer
+            assert "failed to configure policy" not in str(answer), answer
         return True
 
-    eventually(configured, 90, what="claims are judged again")
+    eventually(configured, 90, what="claims and decisions are judged again")
 
 
 def token_of(cluster: Cluster, namespace: str, secret: str) -> str:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PICK = Key("", "", "pick")
 """Stands in the queue for "begin the act whose turn it is"."""
+JUDGED = Key("", "", "judged")
+"""Stands in the queue for "all that fell due with the first of these was judged"."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 60.0  # seconds between two tries to begin one subject's act
 
@@ -42,6 +44,8 @@ class Beginning:
         """The most pressing wish of each subject whose act is due and not begun."""
         self.postponed: dict[Key, tuple[int, datetime]] = {}
         """Tries that failed, and when the next one is."""
+        self._judging = False
+        """Whether what was dirty when the first of these came is still being judged."""
 
     def plan(self, key: Key, wishes: tuple[Wish, ...]) -> None:
         """Lines the subject up for the blast radius when an act on it is due and none is under way."""
@@ -57,8 +61,20 @@ class Beginning:
         if key in self.postponed and self._means.now() < self.postponed[key][1]:
             self._means.queue.at(key, self.postponed[key][1])
             return
-        self.pending[key] = min(due, key=order)
-        self._means.queue.add(PICK)
+        news = key not in self.pending
+        self.pending[key] = wish = min(due, key=order)
+        if news and not self._judging:
+            # Much may have fallen due in the same second, and the worst of it be judged last: the turns are known only
+            # when all of that was judged. One wait, then an act: what falls due meanwhile cannot hold it off for ever.
+            self._judging = True
+            self._means.engine.queue.after(lambda: self._means.consider(JUDGED))
+        if wish.by_person or not self._judging:
+            self._means.queue.add(PICK)
+
+    async def judged(self) -> None:
+        """Begins the first act of those that were judged together. It stands in the queue behind all of them."""
+        self._judging = False
+        await self.next()
 
     async def next(self) -> None:
         """Begins the one act whose turn it is; the others wait, and say for what."""
@@ -69,11 +85,12 @@ class Beginning:
             self._means.queue.at(PICK, self._means.now() + LOOK_AGAIN)
             return
         now = self._means.now()
+        pending = {key: w for key, w in self.pending.items() if w.by_person} if self._judging else self.pending
         # An act that was entered before a crash has its place already: it must not wait for a second one.
         choice = pick(
-            self.pending, lambda wish: self._means.budget(wish, now, but=opening(wish)), self._means.subjects_in, now
+            pending, lambda wish: self._means.budget(wish, now, but=opening(wish)), self._means.subjects_in, now
         )
-        for key in self.pending:
+        for key in pending:
             if key in choice.waiting:
                 if self._means.waiting.get(key) != "BlastRadius":
                     self._means.waiting[key] = "BlastRadius"

@@ -27,7 +27,7 @@ from tenure.decide.hold import Quarantine
 from tenure.decide.lever import product
 from tenure.decide.wish import Wish
 from tenure.enforce import records, release, revoke, stages
-from tenure.enforce.begin import PICK, Beginning
+from tenure.enforce.begin import JUDGED, PICK, Beginning
 from tenure.enforce.guards import Guards
 from tenure.enforce.means import Means
 from tenure.enforce.proof import AGAIN, EVERY, PROVE, Proof
@@ -169,16 +169,19 @@ class Enforcer:
 
     async def _failed(self, key: Key, error: ApiError) -> None:
         delay = self._means.queue.failed(key, error.retry_after)
-        if key not in (PICK, PROVE):
+        if key not in (PICK, JUDGED, PROVE):
             self._means.waiting[key] = "Retry"
         log.warning("%s: enforcement: %s; again in %.1f s", key, error, delay, extra=about(key))
-        if isinstance(error, Forbidden | Invalid) and key not in (PICK, PROVE):
+        if isinstance(error, Forbidden | Invalid) and key not in (PICK, JUDGED, PROVE):
             self._means.block(key, "MissingRight")
             self.consider(PROVE)
 
     async def _handle(self, key: Key) -> None:
         if key == PICK:
             await self._beginning.next()
+            return
+        if key == JUDGED:
+            await self._beginning.judged()
             return
         if key == PROVE:
             await self._prove()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -34,10 +34,12 @@ class WorkQueue(Generic[K]):
         self._due: dict[K, datetime] = {}
         self._heap: list[tuple[datetime, int, K]] = []
         self._sequence = 0
-        self._later: dict[K, None] = {}
+        self._later: OrderedDict[K, None] = OrderedDict()
         self._sweep: Iterator[K] | None = None
         self._turns = 0
         self._failures: dict[K, int] = {}
+        self._ahead: Counter[K] = Counter()
+        self._then: Callable[[], None] = lambda: None
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
@@ -90,6 +92,16 @@ class WorkQueue(Generic[K]):
         standing = {entry[2]: entry for entry in self._heap if self._due.get(entry[2]) == entry[0]}
         self._heap = sorted(standing.values())  # a sorted list is a heap
 
+    def after(self, call: Callable[[], None]) -> None:
+        """Calls once every key that is dirty now was handled, well or not; what is left of a sweep does not count. A
+        call that still waits is replaced, with what it waits for."""
+        self._ripen()
+        self._ahead = Counter(self._waiting | self._busy | self._later.keys())
+        self._ahead.update(key for key in self._busy if key in self._again or key in self._later)  # once more, then
+        self._then = call
+        if not self._ahead:
+            call()
+
     async def take(self) -> K:
         """The next key; it counts as busy until `done`."""
         while True:
@@ -133,6 +145,12 @@ class WorkQueue(Generic[K]):
             self.add(key)
         elif not self._ready:
             self._wake.set()
+        if key in self._ahead:
+            self._ahead[key] -= 1
+            if not self._ahead[key]:
+                del self._ahead[key]
+            if not self._ahead:
+                self._then()
 
     def _draw(self) -> None:
         """Takes over what this turn needs of the keys that may wait."""
@@ -141,7 +159,7 @@ class WorkQueue(Generic[K]):
         while wanted or not self._ready:
             wanted = False
             if self._later:
-                key, _ = self._later.popitem()
+                key, _ = self._later.popitem(last=False)  # the oldest: what is marked again and again starves no other
             else:
                 following = next(self._sweep, None) if self._sweep is not None else None
                 if following is None:

@@ -217,3 +217,42 @@ async def test_a_sweep_wakes_who_sleeps_and_is_replaced_by_the_next() -> None:
     queue.sweep(["c"])
     assert await queue.take() == "c"
     await none_waits(queue)
+
+
+async def test_a_call_comes_after_all_that_was_dirty_and_not_after_what_came_since() -> None:
+    clock, queue, called = Clock(), WorkQueue[str](Clock()), list[str]()
+    queue.after(lambda: called.append("at once"))
+    assert called == ["at once"]
+    queue = WorkQueue(clock)
+    queue.add("busy")
+    assert await queue.take() == "busy"
+    queue.add("busy")  # once more, for a reason that this turn does not see
+    queue.add("ready")
+    queue.later("later")
+    queue.at("due", T0 + timedelta(hours=1))
+    queue.at("ahead", T0 + timedelta(hours=2))
+    clock.instant = T0 + timedelta(hours=1)
+    queue.after(lambda: called.append("after"))
+    queue.done("busy")
+    queue.failed(await queue.take())  # ready: it was handled, though not well
+    handled = []
+    while "after" not in called:
+        queue.add("since")
+        key = await queue.take()
+        handled.append(key)
+        assert len(called) == 1
+        queue.done(key)
+    assert set(handled) - {"since"} == {"due", "busy", "later"}
+    queue.done(await queue.take())
+    assert called == ["at once", "after"]
+
+
+async def test_of_what_may_wait_the_oldest_comes_first() -> None:
+    queue: WorkQueue[str] = WorkQueue(Clock())
+    for key in "abc":
+        queue.later(key)
+    for expected in "abcabc":
+        key = await queue.take()
+        assert key == expected, "marked again, it stands behind the others"
+        queue.done(key)
+        queue.later(key)
