@@ -85,9 +85,9 @@ class Path:
     """How many openings reach their deadline or decision in it."""
     check: Callable[[Ground, str], object] = lambda ground, namespace: None
     arrange: Callable[[Ground], object] | None = None
+    """What has to be in its cluster besides: people, opt-ins."""
     follow: bool = False
     """The operator follows the cluster's audit log (`ground`)."""
-    """What has to be in its cluster besides: people, opt-ins."""
 
 
 def identity(ground: Ground, namespace: str, tokens: tuple[str, ...]) -> None:

@@ -209,7 +209,8 @@ def test_json_shape_is_what_the_docs_promise() -> None:
             "kind": None, "namespace": None, "name": None, "uid": None, "type": None, "secretType": None,
             "serviceAccount": None, "createdAt": None, "changedAt": None, "state": None, "invalidSince": None,
             "lastUsed": None, "lastUse": None, "platform": None, "ownership": owned,
-            "managedBy": {"manager": None, "name": None}, "findings": [found], "exceptions": [waiver], "quarantine": None,
+            "managedBy": {"manager": None, "name": None}, "findings": [found], "exceptions": [waiver],
+            "quarantine": None,
         }
     ]  # fmt: skip
     assert set(ci) == {
