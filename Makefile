@@ -120,6 +120,7 @@ lint: $(STAMP) verify ## ruff, mypy, import linter, verify
 verify: $(STAMP) ## fail when a generated file is not what its source says
 	$(BIN)/python -m tenure.api.crd --check
 	$(BIN)/python -m tenure.enforce.policies --check
+	$(BIN)/python -m monitoring.dashboards --check
 
 .PHONY: bench
 bench: $(STAMP) ## the benchmark's table (N=1; N=10 is the contract's size); figures also in build/bench.json

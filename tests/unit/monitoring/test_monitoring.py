@@ -3,6 +3,7 @@ tests/cluster/test_monitoring.py."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent.parent
 FILES = REPOSITORY / "charts" / "tenure" / "files"
 RULES = sorted([*FILES.glob("rules/*.yaml"), *FILES.glob("alerts/*.yaml")])
+BOARDS = sorted(FILES.glob("dashboards/*.json"))
 SUITES = sorted(HERE.glob("*.yaml"))
 RUNBOOKS = REPOSITORY / "docs" / "runbooks"
 SEVERITIES = {"critical", "warning", "info"}
@@ -103,3 +105,28 @@ def test_there_is_no_page_without_its_alert_and_the_index_names_each() -> None:
     assert pages == set(ALERTS)
     index = (RUNBOOKS / "README.md").read_text()
     assert [name for name in ALERTS if f"({name}.md)" not in index] == []
+
+
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_fits_any_grafana_and_explains_itself(path: Path) -> None:
+    board = json.loads(path.read_text())
+    assert {"name": "datasource", "type": "datasource", "query": "prometheus"}.items() <= board["templating"]["list"][
+        0
+    ].items()
+    assert re.fullmatch(r"[a-z-]{1,40}", board["uid"])
+    assert "id" not in board, "the number is the receiving Grafana's to give"
+    taken: set[tuple[int, int]] = set()
+    ids, titles = set(), set()
+    for panel in board["panels"]:
+        ids.add(panel["id"])
+        titles.add(panel["title"])
+        assert panel["description"].endswith(".")
+        assert panel["targets"]
+        for target in (panel, *panel["targets"]):
+            assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, f"{panel['title']} lies on another panel"
+        assert all(0 <= x < 24 for x, _ in cells)
+        taken |= cells
+    assert len(ids) == len(titles) == len(board["panels"]) >= 10
