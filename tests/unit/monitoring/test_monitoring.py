@@ -107,6 +107,11 @@ def test_there_is_no_page_without_its_alert_and_the_index_names_each() -> None:
     assert [name for name in ALERTS if f"({name}.md)" not in index] == []
 
 
+def test_each_recorded_value_is_explained() -> None:
+    text = (REPOSITORY / "docs" / "monitoring.md").read_text()
+    assert [rule["record"] for rule in rules() if "record" in rule and f"`{rule['record']}`" not in text] == []
+
+
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
 def test_a_dashboard_fits_any_grafana_and_explains_itself(path: Path) -> None:
     board = json.loads(path.read_text())
