@@ -65,23 +65,23 @@ def panel(title: str, kind: str, says: str, width: int, height: int, queries: di
 
 def stat(title: str, says: str, query: str, **field: Any) -> Json:
     """One figure, coloured by its steps."""
-    return panel(title, "stat", says, 4, 5, {title: query}, options={"graphMode": "area", **REDUCE}, **field)
+    return panel(title, "stat", says, 4, 4, {title: query}, options={"graphMode": "area", **REDUCE}, **field)
 
 
 def lines(title: str, says: str, queries: dict[str, str], *, width: int = 12, **field: Any) -> Json:
     """Figures over time."""
     options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
-    return panel(title, "timeseries", says, width, 9, queries, options=options, **field)
+    return panel(title, "timeseries", says, width, 8, queries, options=options, **field)
 
 
 def bars(title: str, says: str, queries: dict[str, str], *, width: int = 8, **field: Any) -> Json:
     """Figures side by side, one bar each."""
     options = {"orientation": "horizontal", "displayMode": "basic", **REDUCE}
-    return panel(title, "bargauge", says, width, 9, queries, options=options, **field)
+    return panel(title, "bargauge", says, width, 8, queries, options=options, **field)
 
 
 REDUCE: Final[Json] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
-SHARE: Final[Json] = {"unit": "percentunit", "min": 0, "max": 1, "decimals": 0}
+SHARE: Final[Json] = {"unit": "percentunit", "min": 0, "max": 1, "decimals": 1}
 COUNT: Final[Json] = {"unit": "short", "decimals": 0, "min": 0}
 
 
