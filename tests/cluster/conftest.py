@@ -10,7 +10,7 @@ from tests.support.crash import Sweep, sweeping
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "path" in metafunc.fixturenames:
+    if "path" in metafunc.fixturenames and "sweep" in metafunc.fixturenames:
         metafunc.parametrize("path", metafunc.module.PATHS, ids=lambda path: path.title)
 
 

@@ -34,6 +34,7 @@ RULES = (
     "LegacyToken",
     "ExceptionLapsed",
     "ReviewOverdue",
+    "EntitlementUndeclared",
 )
 CLASSES = ("Workload", "Agent", "Pipeline", "Integration", "VendorManaged", "BreakGlass", "Migration", "Platform")
 EXCEPTIONS = ("BreakGlass", "VendorManaged", "Migration", "AcceptedRisk")

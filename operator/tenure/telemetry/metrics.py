@@ -79,6 +79,7 @@ RULES: Final = (
     Rule.CREDENTIAL_TOO_OLD,
     Rule.LEGACY_TOKEN,
     Rule.EXCEPTION_LAPSED,
+    Rule.ENTITLEMENT_UNDECLARED,
 )
 """The rules that exist so far: their series stand at 0 from the start. A rule added later gets its line here."""
 
