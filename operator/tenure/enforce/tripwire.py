@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -25,7 +25,7 @@ from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import stands, subject_of
-from tenure.inventory.usage import Usage, secret_read
+from tenure.inventory.usage import secret_read
 from tenure.kube.errors import ApiError
 from tenure.model.keys import Key
 from tenure.model.usage import Request
@@ -38,7 +38,7 @@ PERIOD: Final = 0.5
 CALM: Final = timedelta(minutes=1)
 """Between two writes about attempts on one Quarantine: an identity whose pods run on attempts many a second."""
 KEPT: Final = 64 << 20
-"""Bytes after which the position is stored: what a restart reads again at most, in about a second."""
+"""Bytes after which the position is stored: what a restart reads again at most, in a few seconds."""
 _STALE: Final = timedelta(minutes=3)
 """Without a complete look for so long the source counts as stale."""
 _MOMENT: Final = timedelta(seconds=1)
@@ -62,11 +62,55 @@ class _Heard:
     """Requests within which the stamp was written: with one of them it is known whose it was."""
 
 
+class _Standing:
+    """The Quarantines that stand, by what tells of a use: made anew for each batch, so that a request costs the same
+    however many there are. One that comes later is about later requests."""
+
+    def __init__(self, quarantines: Iterable[Quarantine]) -> None:
+        self._named: dict[tuple[str, str], Quarantine] = {}
+        self._about: dict[tuple[str, str, str], list[Quarantine]] = {}
+        self._off: dict[tuple[str, str], list[Quarantine]] = {}
+        for quarantine in quarantines:
+            if not stands(quarantine):
+                continue
+            place, subject = quarantine.namespace, quarantine.spec.subject
+            self._named[place, quarantine.name] = quarantine
+            self._about.setdefault((subject.kind, place, subject.name), []).append(quarantine)
+            for token in quarantine.status.disabled_tokens if quarantine.status else ():
+                if token.off:
+                    self._off.setdefault((place, token.name), []).append(quarantine)
+
+    def attempted(self, request: Request, read: str) -> list[tuple[Quarantine, bool]]:
+        """Those whose subject the request attempts to use, each with whether it is a stamp that tells it. `read` is the
+        uid of the Secret, no token's, that it read."""
+        found = {q.uid: (q, stamped) for q, stamped in self._candidates(request, read)}
+        return [(q, stamped) for q, stamped in found.values() if request.received >= q.created]
+
+    def _candidates(self, request: Request, read: str) -> Iterable[tuple[Quarantine, bool]]:
+        if request.quarantine and (named := self._named.get(request.quarantine)):
+            yield named, False
+        if (account := request.account) is not None:
+            for quarantine in self._about.get(("ServiceAccount", *account), ()):
+                if request.uid in ("", quarantine.spec.subject.uid):
+                    yield quarantine, False
+            for quarantine in self._about.get(("Secret", account[0], request.secret), ()):
+                if quarantine.spec.subject.type in (None, TYPE_SERVICE_ACCOUNT_TOKEN):
+                    yield quarantine, False
+        if read:
+            for quarantine in self._about.get(("Secret", request.namespace, request.name), ()):
+                if quarantine.spec.subject.uid == read:
+                    yield quarantine, False
+        # The API server writes the day of a token's first use: of one that is off, of a refused one.
+        if (request.requester, request.verb, request.resource) == (_API_SERVER, "patch", "secrets"):
+            for quarantine in self._off.get((request.namespace, request.name), ()):
+                if request.code < 300:
+                    yield quarantine, True
+
+
 class Tripwire:
     """One loop reads; the worker of enforcement writes (`note`), since it alone writes to Quarantines."""
 
     def __init__(self, means: Means, source: Source) -> None:
-        self.usage = Usage()
         self._means = means
         self._source = source
         self._position = means.ledger.audit
@@ -116,16 +160,17 @@ class Tripwire:
                 log.warning("audit log: %s: uses may be missing", batch.lost)
             if batch.malformed:
                 log.warning("audit log: %d lines are no audit events", batch.malformed)
+            standing = _Standing(self._means.store.quarantines.values() if batch.requests else ())
             for index, request in enumerate(batch.requests):
-                self.usage.note(request, self._means.store)
-                self._take(request)
+                self._means.store.usage.note(request, self._means.store)
+                self._take(request, standing)
                 if index % 500 == 499:
                     await asyncio.sleep(0)
             self._size += batch.size
-            standing = self._position == batch.position
+            again = self._position == batch.position
             self._position = batch.position
             self._settle()
-            if standing or not batch.more:
+            if again or not batch.more:
                 return
 
     def state(self) -> str:
@@ -155,51 +200,17 @@ class Tripwire:
 
     # --- attempts ----------------------------------------------------------------------------------------------
 
-    def _take(self, request: Request) -> None:
+    def _take(self, request: Request, standing: _Standing) -> None:
         if request.requester == OPERATOR_USER or (request.id, request.received) in self._known:
             return
         if not request.user and request.code == 401:
             self._name(request)
-        for quarantine, stamped in self._attempted(request):
+        read = secret_read(request, self._means.store)
+        for quarantine, stamped in standing.attempted(request, read.uid if read else ""):
             self._known[request.id, request.received] = None
             if len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
             self._hear(quarantine, request, stamped)
-
-    def _attempted(self, request: Request) -> Iterator[tuple[Quarantine, bool]]:
-        """The standing Quarantines whose subject this attempts to use, each with whether a stamp tells it."""
-        store, account = self._means.store, request.account
-        namespaces = {request.namespace, *(account or ())[:1], *(request.quarantine or ())[:1]} - {""}
-        for namespace in namespaces:
-            for quarantine in store.quarantines_in(namespace):
-                if not stands(quarantine) or request.received < quarantine.created:
-                    continue
-                if self._stamps_one_of(quarantine, request):
-                    yield quarantine, True
-                elif self._uses(quarantine, request):
-                    yield quarantine, False
-
-    def _uses(self, quarantine: Quarantine, request: Request) -> bool:
-        if request.quarantine == (quarantine.namespace, quarantine.name):
-            return True
-        subject = quarantine.spec.subject
-        if subject.kind == "ServiceAccount":
-            return request.account == (quarantine.namespace, subject.name) and request.uid in ("", subject.uid)
-        if subject.kind != "Secret":
-            return False
-        if subject.type in (None, TYPE_SERVICE_ACCOUNT_TOKEN):
-            token_of = request.account[0] if request.account else ""
-            return (token_of, request.secret) == (quarantine.namespace, subject.name)
-        read = secret_read(request, self._means.store)
-        return read is not None and read.uid == subject.uid
-
-    @staticmethod
-    def _stamps_one_of(quarantine: Quarantine, request: Request) -> bool:
-        """The API server writes the day of a token's first use, the refused ones of one that is off included."""
-        if (request.requester, request.verb, request.resource) != (_API_SERVER, "patch", "secrets"):
-            return False
-        off = {t.name for t in quarantine.status.disabled_tokens if t.off} if quarantine.status else set()
-        return request.code < 300 and request.namespace == quarantine.namespace and request.name in off
 
     def _hear(self, quarantine: Quarantine, request: Request, stamped: bool) -> None:
         at = request.received.replace(microsecond=0)

@@ -17,6 +17,7 @@ from tenure.api.guard import QuarantineGuardSpec
 from tenure.api.names import OPERATOR_NAMESPACE
 from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
+from tenure.inventory.usage import Usage
 from tenure.model.evaluation import ExceptionRecord, Policy
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Binding, Namespace, Pod, Role, Secret, ServiceAccount, Subject, Unprocessable
@@ -243,6 +244,8 @@ class Store:
         self.findings: dict[Name2, Finding] = {}
         self.quarantines: dict[Name2, QuarantineRecord] = {}
         self.guards: dict[Name2, Guard] = {}
+        self.usage = Usage()
+        """What an audit source, where there is one, tells of the use of these."""
         self.unprocessable: dict[Key, Unprocessable] = {}
         """Objects of our own kinds that this version cannot read; they stand in no other table. What such a claim,
         exception or policy says is unknown, which is not the same as its being absent."""

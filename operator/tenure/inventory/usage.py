@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenure.api.names import OPERATOR_USER, TYPE_SERVICE_ACCOUNT_TOKEN
-from tenure.inventory.store import Store
 from tenure.model.records import Binding, Secret, ServiceAccount
 from tenure.model.usage import Request, Use
+
+if TYPE_CHECKING:
+    from tenure.inventory.store import Store
 
 K = TypeVar("K", bound=Hashable)
 

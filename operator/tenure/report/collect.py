@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
-from tenure.inventory.usage import Usage
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, Gone, NotFound, Unauthorized, Unreachable
 from tenure.kube.resources import (
@@ -101,8 +100,6 @@ class Collected:
     gaps: tuple[Gap, ...] = ()
     not_installed: tuple[str, ...] = ()
     """Kinds of Tenure's own that the cluster does not serve: nothing of the kind exists."""
-    usage: Usage | None = None
-    """What an audit log tells of use; None without one."""
 
     def unseen(self, *kinds: str) -> bool:
         """Whether anything of one of these kinds could not be seen."""

@@ -6,13 +6,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from tenure.audit.file import AuditFile, everything
 from tenure.inventory.store import Store
-from tenure.inventory.usage import Usage
 from tenure.kube.errors import NotFound
 from tenure.report import pending, render
 from tenure.report.collect import Collected, Gap, collect
@@ -68,19 +66,22 @@ async def _look(settings: Settings, namespace: str | None) -> Collected:
                 raise Failure(f"there is no namespace {namespace}.") from error
     finally:
         await kube.close()
-    return replace(seen, usage=_usage(settings.audit_log, seen.store)) if settings.audit_log else seen
+    if settings.audit_log:
+        _note_usage(settings.audit_log, seen.store)
+    return seen
 
 
-def _usage(path: str, store: Store) -> Usage:
+def _note_usage(path: str, store: Store) -> None:
     """What the audit log, with what was rotated beside it, tells of what was listed. Raises Failure."""
-    usage, malformed = Usage(), 0
+    malformed = 0
     try:
         for requests, broken in everything(AuditFile(Path(path))):
             malformed += broken
             for request in requests:
-                usage.note(request, store)
+                store.usage.note(request, store)
     except OSError as error:
         raise Failure(f"--audit-log {path} cannot be read: {error}") from error
     if malformed:
         print(f"tenure: {path}: {malformed} lines are no audit events", file=sys.stderr)
-    return usage
+    if store.usage.since is None:
+        print(f"tenure: {path} holds no audit event: nothing of it is known to be used", file=sys.stderr)

@@ -18,7 +18,6 @@ from tenure.api.base import format_timestamp
 from tenure.api.names import ExceptionPhase, Phase, Risk, Rule
 from tenure.inventory.snapshot import gather
 from tenure.inventory.store import Finding, QuarantineRecord, Store
-from tenure.inventory.usage import Usage
 from tenure.model.evaluation import Evaluation, ExceptionRecord, Violation, Waiver
 from tenure.model.facts import Grant
 from tenure.model.keys import Key
@@ -234,7 +233,7 @@ class _Reporter:
         self._store: Store = seen.store
         self._namespace = namespace
         self._installation = installation
-        self._usage = seen.usage or Usage()
+        self._usage = seen.store.usage
         self._ownership_unseen = seen.unseen(*_OWNERSHIP_SOURCES)
         self._risk_unseen = seen.unseen(*_RISK_SOURCES)
         self._bindings_unseen = seen.unseen("RoleBinding", "ClusterRoleBinding")
@@ -264,13 +263,8 @@ class _Reporter:
         if self._seen.not_installed:
             names = ", ".join(self._seen.not_installed)
             yield f"Not installed in this cluster, so there are none: {names}."
-        if self._seen.usage is not None:
-            since = self._usage.since
-            yield (
-                f"Use is known exactly since {format_timestamp(since.replace(microsecond=0))}, from the audit log."
-                if since
-                else "The audit log holds no event: nothing is known of use but the API server's days."
-            )
+        if since := self._usage.since:
+            yield f"Use is known exactly since {format_timestamp(since.replace(microsecond=0))}, from the audit log."
         nameless = sum(not s.keys and not is_credential(s) and s.type != HELM_RELEASE for s in secrets)
         if nameless == 1:
             yield "1 Secret whose key names nobody recorded is not judged: it may be a credential."

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tenure.api.names import ExceptionPhase, Phase, Risk
+from tenure.audit.event import request
+from tenure.report import render
 from tenure.report.collect import Gap
-from tenure.report.inventory import totals
+from tenure.report.inventory import report, totals
+from tenure.settings import Settings
+from tests.unit.audit.events import START, event
 from tests.unit.report.scene import (
     account,
     active,
@@ -259,3 +264,30 @@ def test_within_a_namespace_only_its_service_accounts_can_be_impersonated() -> N
 def test_nobody_and_unknown_are_two_answers() -> None:
     assert reported().impersonators == ()
     assert reported(gaps=(gap("ClusterRole"),)).impersonators is None
+
+
+def test_exact_use_from_an_audit_log() -> None:
+    """Of the identity, its token and what entitled it; of a namesake's, or of one that tells of nothing, none."""
+    look = seen()
+    notes = {
+        "authentication.k8s.io/legacy-token-manual-secret": "ci-token",
+        "authorization.k8s.io/decision": "allow",
+        "authorization.k8s.io/reason": 'RBAC: allowed by RoleBinding "ci-edit/payments" of ClusterRole "edit" to '
+        'ServiceAccount "ci/payments"',
+    }
+    used = request(
+        event("a", user={"username": "system:serviceaccount:payments:ci", "uid": "uid-ci"}, annotations=notes)
+    )
+    assert used is not None
+    look.store.usage.note(used, look.store)
+    found = report(look, None, Settings())
+    ci = identity(found, "ci")
+    [credential], (first, second) = ci.credentials or (), ci.entitlements or ()
+    assert ci.last_use == credential.last_use == first.last_use == used.use()
+    assert second.last_use is None
+    assert identity(found, "invoice-api").last_use is None
+    assert found.used_since == START
+    assert found.notes[0] == "Use is known exactly since 2026-11-26T12:55:20Z, from the audit log."
+    out = io.StringIO()
+    render.table(found, out, platform=False)
+    assert out.getvalue().count("used 7d 20h ago") == 3
