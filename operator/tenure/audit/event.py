@@ -131,8 +131,10 @@ def _printable(text: str) -> str:
 
 def _instant(event: dict[str, Any], name: str) -> datetime:
     value = event.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"no audit event: without {name}")
     try:
         found = datetime.fromisoformat(value)  # twice as quick, for what the API server writes
-    except (ValueError, TypeError):
+    except ValueError:
         return parse_timestamp(value)
     return found if found.tzinfo is UTC else parse_timestamp(value)
