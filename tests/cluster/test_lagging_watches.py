@@ -35,7 +35,7 @@ from tests.support.scenario import (
 )
 from tests.support.sweep import name_of
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 LONG = 60.0  # seconds
 WAITS = (15, 40, 90)  # seconds until the act is due: everything is prepared before, or again with more time
