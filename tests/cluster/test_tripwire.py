@@ -38,6 +38,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """With an operator that follows the audit log, which the API server rotates at a megabyte."""
     with Cluster.local(version=request.param, audit_megabytes=1) as made:
         made.install()
+        made.create(scenario.owner("team"))
         assert made.control_plane is not None
         arguments = ["--audit-log", str(made.control_plane.audit_log)]
         directory = tmp_path_factory.mktemp("operator")
@@ -95,6 +96,11 @@ def test_attempts_are_told_by_instant_and_by_whom_and_postpone_revocation(cluste
     place, names = namespace(cluster, "attempts"), ("bound", "asked", "switched", "quiet")
     before = attempts(cluster)
     govern(cluster, place, within="3s", revoke_after="5s", hold=f"{HOLD.seconds}s")
+    # The blast radius is a share of the namespace's subjects, which revocation makes fewer.
+    spare = [f"spare-{number}" for number in range(8)]
+    cluster.create(scenario.claim(place, "team", accounts=spare))
+    for name in spare:
+        identity(cluster, place, name)
     for name in names:
         identity(cluster, place, name, [f"{name}-token"])
     bound, switched = cluster.token(place, "bound"), token_of(cluster, place, "switched-token")
@@ -145,8 +151,8 @@ def test_attempts_are_told_by_instant_and_by_whom_and_postpone_revocation(cluste
         eventually(lambda name=name: blocked(cluster, place, name) == "RecentlyUsed", what=f"{name} waits")  # type: ignore[misc]
     for name in ("bound", "asked"):
         eventually(lambda name=name: gone(cluster, place, f"{name}-token"), what=f"{name} revoked")  # type: ignore[misc]
-        [revoked] = status(cluster, place, name)["revoked"]
-        assert instant(revoked["intended"]) >= instant(found[name]["at"]) + HOLD
+        revoked = status(cluster, place, name)["revoked"]
+        assert min(instant(entry["intended"]) for entry in revoked) >= instant(found[name]["at"]) + HOLD
     # Of later attempts with a token that is off the log does not tell: there the day goes on counting to its end.
     assert not gone(cluster, place, "switched-token")
 
