@@ -356,6 +356,53 @@ def _decide(
     raise typer.Exit(status)
 
 
+Wait = Annotated[float, typer.Option(min=1, max=86_400, metavar="SECONDS", help="How long each step may take.")]
+
+
+@app.command()
+def check(
+    namespace: InNamespace,
+    timeout: Wait = 120.0,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """See the operator at work: an identity that nobody owns appears there, is found, and goes again.
+
+    What `helm test` runs. Needs to create and delete ServiceAccounts there, and to read findings. Exit status 2: it was
+    not found in time.
+    """
+    from tenure.report.check import check
+    from tenure.report.connection import Failure
+
+    try:
+        check(_settings(kubeconfig=kubeconfig, context=context), namespace, timeout)
+    except Failure as error:
+        _fail(str(error))
+
+
+@app.command()
+def leave(
+    policies: Annotated[
+        list[str], typer.Option("--policies", metavar="NAME,…", help="The admission policies to take off.")
+    ],
+    timeout: Wait = 120.0,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Prepare an uninstallation: the operator ends, policies and finalizers come off; nothing is released.
+
+    What the chart's hook runs before `helm uninstall`. Says what stays out of use.
+    """
+    from tenure.report.connection import Failure
+    from tenure.report.leave import leave
+    from tenure.settings import names
+
+    try:
+        leave(_settings(kubeconfig=kubeconfig, context=context), names(policies), timeout)
+    except Failure as error:
+        _fail(str(error))
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

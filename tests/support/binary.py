@@ -94,7 +94,7 @@ def cache_root() -> Path:
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path, out: TextIO) -> Iterator[None]:
+def exclusive(path: Path, out: TextIO) -> Iterator[None]:
     """One builder per key and machine; the second one waits and then finds the binary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
@@ -116,7 +116,7 @@ def ensure_binary(*, out: TextIO | None = None) -> Path:
     binary = directory / "controlplane"
     if binary.exists():
         return binary
-    with _exclusive(directory / "lock", out):
+    with exclusive(directory / "lock", out):
         if not binary.exists():
             _build(binary, out)
     return binary
