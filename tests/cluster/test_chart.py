@@ -1,0 +1,254 @@
+"""The chart's whole life on a real API server, with both Helms: installed as an older version, upgraded, rolled back,
+taken out and put back. The operator and the hooks run as processes with their Pods' own ServiceAccounts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tenure.enforce.policies import is_as_shipped, shipped
+from tests.support import scenario
+from tests.support.cluster import ApiError, Cluster, eventually
+from tests.support.helm import CHART, Helm
+from tests.support.kubelet import Kubelet
+from tests.support.rest import Json
+from tests.support.scenario import HOME, RESTORE, deadline, phase_of, policy, quarantine_of, switched_off
+
+pytestmark = [pytest.mark.local, pytest.mark.slow]
+
+RELEASE = ("tenure", "-n", HOME)
+WAIT = ("--wait", "--timeout", "120s")
+POLICIES = ("validatingadmissionpolicies", "mutatingadmissionpolicies")
+BINDINGS = ("validatingadmissionpolicybindings", "mutatingadmissionpolicybindings")
+KINDS = ("customresourcedefinitions",)
+ADDED = "displayName"
+"""The field of an owner that the older version does not know."""
+
+
+def older(directory: Path) -> Path:
+    """The version before: an owner has no displayName, one policy says something else and in another order, one is not
+    there yet. Files instead of links, as in a package."""
+    chart = directory / "older"
+    shutil.copytree(CHART, chart)
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    (chart / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "0.0.9", "appVersion": "0.0.9"}))
+    kind = chart / "files" / "crds" / "identityowners.tenure.dev.yaml"
+    found = yaml.safe_load(kind.read_text())
+    del found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][ADDED]
+    found["spec"]["versions"][0]["additionalPrinterColumns"].pop(0)
+    kind.write_text(yaml.safe_dump(found, sort_keys=False))
+    guard = chart / "files" / "deploy" / "22-own-quarantines.yaml"
+    documents = list(yaml.safe_load_all(guard.read_text()))
+    variables = documents[0]["spec"]["variables"]
+    variables[0], variables[1] = variables[1], variables[0]
+    variables.insert(0, {"name": "once", "expression": "'there was another variable'"})
+    guard.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+    (chart / "files" / "deploy" / "27-claim-namespaces.yaml").unlink()
+    return chart
+
+
+def knows(cluster: Cluster, field: str) -> bool:
+    found = cluster.get("customresourcedefinitions", "identityowners.tenure.dev")
+    assert found is not None
+    schema = found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return field in schema["properties"]["spec"]["properties"]
+
+
+def there(cluster: Cluster, resource: str) -> set[str]:
+    """Names of ours."""
+    try:
+        found = cluster.list(resource)
+    except KeyError:  # before Kubernetes 1.36 there is no such resource
+        return set()
+    return {
+        item["metadata"]["name"]
+        for item in found
+        if item["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") == "tenure"
+    }
+
+
+class Told:
+    """What the API server was asked to write since then, in its order, as (verb, resource)."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        assert cluster.control_plane is not None
+        self._plane = cluster.control_plane
+        self._since = self._plane.audit_position()
+
+    def places(self, verbs: tuple[str, ...], resources: tuple[str, ...]) -> list[int]:
+        """Where such requests stand that changed something."""
+        return [
+            place
+            for place, event in enumerate(self._plane.audit_events(self._since))
+            if event["verb"] in verbs
+            and event.get("objectRef", {}).get("resource") in resources
+            and "subresource" not in event["objectRef"]
+            and event["responseStatus"]["code"] < 300
+            and "dryRun" not in event["requestURI"]
+        ]
+
+
+def as_shipped(cluster: Cluster) -> list[str]:
+    """Policies and bindings that are not what ships."""
+    wrong = []
+    for name, wanted in shipped().items():
+        kind, _, called = name.partition("/")
+        if called.startswith(("tenure-deny-writes", "tenure-limit-entitlements", "tenure-own-removed")):
+            continue  # opt-in
+        found = cluster.get(kind, called)
+        if found is None or not is_as_shipped(found["spec"], wanted):
+            wrong.append(name)
+    return wrong
+
+
+def refused(cluster: Cluster, manifest: Json) -> str:
+    """What admission says to a dry run, "" when it passes."""
+    try:
+        path = f"{cluster.path_of(manifest).rpartition('/')[0]}?dryRun=All"
+        cluster.rest.expect("POST", path, manifest)
+    except ApiError as error:
+        return error.message
+    return ""
+
+
+def pod(namespace: str, account: str) -> Json:
+    spec = {"serviceAccountName": account, "containers": [{"name": "main", "image": "registry.example/none"}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new", "namespace": namespace}, "spec": spec}
+
+
+def owner_named(cluster: Cluster, name: str) -> Json:
+    found = cluster.get("identityowners", name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("major", "version"), [("4", "1.36"), ("3", "1.33")])
+def test_a_whole_life(fresh_cluster: Callable[..., Any], tmp_path: Path, major: str, version: str) -> None:
+    cluster: Cluster = fresh_cluster(version=version)
+    helm = Helm(major, tmp_path / "helm", cluster)
+    with Kubelet(cluster, HOME) as kubelet:
+        # Installed: kinds, policies, bindings.
+        told = Told(cluster)
+        said = helm("install", *RELEASE, "--create-namespace", str(older(tmp_path)), *WAIT)
+        assert "helm test tenure" in said
+        assert "WARNING: image.digest is empty" in said
+        orders = [told.places(("create", "patch"), what) for what in (KINDS, POLICIES, BINDINGS)]
+        assert all(orders)
+        assert max(orders[0]) < min(orders[1])
+        for before, after in zip(POLICIES, BINDINGS, strict=True):
+            made = [told.places(("create", "patch"), (resource,)) for resource in (before, after)]
+            assert max(made[0], default=0) < min(made[1], default=1)
+        assert there(cluster, "mutatingadmissionpolicies") == (
+            {"tenure-stamp-decisions", "tenure-stamp-exceptions"} if version == "1.36" else set()
+        )
+        cluster._resources.clear()
+        assert not knows(cluster, ADDED)
+        assert as_shipped(cluster)  # an older one
+
+        # Upgraded while something is written and something is out of use: all of it stays.
+        place = cluster.namespace("held", labels={"test": "held"})
+        cluster.create(scenario.owner("team"))
+        cluster.create(scenario.claim("default", "team", accounts=["nobody"]))
+        helm("upgrade", *RELEASE, str(CHART), *WAIT)
+        assert knows(cluster, ADDED)
+        assert as_shipped(cluster) == []
+        assert "tenure-claim-namespaces" in there(cluster, "validatingadmissionpolicies")
+        cluster.patch("identityowners", "team", {"spec": {ADDED: "The team"}})
+        scenario.govern(cluster, policy("held", deadline("Unowned"), labels={"test": "held"}))
+        scenario.identity(cluster, place, "ci", ["ci-token"])
+        eventually(lambda: phase_of(cluster, place, "Unowned", "ci") == "Quarantined", 60, what="quarantined")
+        eventually(lambda: switched_off(cluster, place, "ci-token"), what="the token is off")
+        assert "is quarantined" in refused(cluster, pod(place, "ci"))
+
+        # What it needs it has, and it is seen at work.
+        helm("test", *RELEASE, "--timeout", "120s")
+        assert "Found: identityfinding/" in kubelet.log_of("tenure-test-")
+        assert "its finding has ended" in kubelet.log_of("tenure-test-")
+        assert "missing right" not in kubelet.log_of("tenure-")
+        assert cluster.get("serviceaccounts", "tenure-test-identity", "default") is None
+
+        # Rolled back: the older kinds and policies, and every object.
+        told = Told(cluster)
+        helm("rollback", *RELEASE, "1", *WAIT)
+        assert not knows(cluster, ADDED)
+        assert "tenure-claim-namespaces" not in there(cluster, "validatingadmissionpolicies")
+        assert "tenure-claim-namespaces" not in there(cluster, "validatingadmissionpolicybindings")
+        assert told.places(("delete",), KINDS) == []
+        assert owner_named(cluster, "team")["metadata"]["uid"]
+        assert cluster.get("ownedidentities", "claim", "default")
+        found = quarantine_of(cluster, place, "ci")
+        assert found is not None
+        assert found["metadata"]["finalizers"] == [RESTORE]
+        helm("upgrade", *RELEASE, str(CHART), *WAIT)
+        assert as_shipped(cluster) == []
+
+        # Taken out: the operator, bindings, policies; kinds and objects stay, and nothing is released.
+        told = Told(cluster)
+        helm("uninstall", *RELEASE, *WAIT)
+        hook = kubelet.log_of("tenure-uninstall-")
+        assert "The operator has ended." in hook
+        assert f"token Secret {place}/ci-token stays switched off" in hook
+        [scaled, *_] = told.places(("patch",), ("deployments",))
+        assert scaled < min(told.places(("delete",), BINDINGS))
+        assert max(told.places(("delete",), BINDINGS)) < min(told.places(("delete",), POLICIES))
+        assert max(told.places(("delete",), POLICIES)) < min(told.places(("patch",), ("quarantines",)))
+        assert told.places(("delete",), KINDS) == []
+        for resource in (*POLICIES, *BINDINGS, "clusterroles", "clusterrolebindings"):
+            assert there(cluster, resource) == set(), resource
+        assert cluster.list("pods", HOME) == []
+        assert refused(cluster, pod(place, "ci")) == ""
+        found = quarantine_of(cluster, place, "ci")
+        assert found is not None
+        assert "finalizers" not in found["metadata"]
+        assert switched_off(cluster, place, "ci-token")
+        assert owner_named(cluster, "team")["spec"][ADDED] == "The team"  # nobody wrote while the kind did not know it
+
+        # Put back over what stayed: the Quarantine is in force again.
+        helm("install", *RELEASE, str(CHART), "--set", "crds.keep=false", *WAIT)
+        eventually(lambda: "is quarantined" in refused(cluster, pod(place, "ci")), what="in force again")
+
+        # Taken out with all that people wrote: bindings, policies, kinds.
+        told = Told(cluster)
+        helm("uninstall", *RELEASE, *WAIT)
+        places = [told.places(("delete",), what) for what in (BINDINGS, POLICIES, KINDS)]
+        assert max(places[0]) < min(places[1])
+        assert max(places[1]) < min(places[2])
+        eventually(lambda: there(cluster, "customresourcedefinitions") == set(), 60, what="the kinds' end")
+        cluster.delete("namespaces", place)
+        eventually(lambda: cluster.get("namespaces", place) is None, 60, what="a namespace's end")
+
+
+def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: Path) -> None:
+    """With Roles in those namespaces it has what it needs, and sees nothing of others; a missing right is named."""
+    cluster: Cluster = fresh_cluster(version="1.36")
+    helm = Helm("4", tmp_path / "helm", cluster)
+    for name in ("shop", "payments", "elsewhere"):
+        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    with Kubelet(cluster, HOME) as kubelet:
+        values = {"scopedNamespaces": ["shop", "payments"], "test": {"namespace": "shop"}}
+        given = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
+        said = helm("install", *RELEASE, "--create-namespace", str(CHART), *given, *WAIT)
+        assert "It observes shop, payments" in said
+        cluster._resources.clear()
+        for namespace in ("shop", "elsewhere"):
+            scenario.identity(cluster, namespace, "ci")
+        helm("test", *RELEASE, "--timeout", "120s")
+        assert "missing right" not in kubelet.log_of("tenure-")
+        assert scenario.finding_of(cluster, "shop", "Unowned", "ci")
+        assert cluster.list("identityfindings", "elsewhere") == []
+        for namespace, seen in {"shop": True, "payments": True, "elsewhere": False, "": False}.items():
+            assert cluster.can(scenario.OPERATOR, "list", "secrets", namespace=namespace) is seen
+
+        [role] = [one for one in cluster.list("roles", "payments") if one["metadata"]["name"] == "tenure-scoped"]
+        less = [rule for rule in role["rules"] if not {"patch", "delete"} <= set(rule["verbs"])]
+        assert less != role["rules"]
+        cluster.patch("roles", "tenure-scoped", {"rules": less}, "payments")
+        cluster.delete("pods", cluster.list("pods", HOME)[0]["metadata"]["name"], HOME)
+        eventually(lambda: "missing right: patch secrets" in kubelet.log_of("tenure-"), what="the right is named")
