@@ -57,6 +57,8 @@ lock: ## renew the lock files from *.in (needs uv)
 	  requirements.in -o requirements.txt
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  requirements.in requirements-dev.in -o requirements-dev.txt
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  requirements-build.in -o requirements-build.txt
 
 # Clusters --------------------------------------------------------------------------------------------------------------
 
