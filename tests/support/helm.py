@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -106,3 +107,23 @@ class Helm:
         for name, value in (sets or {}).items():
             arguments += ["--set-json", f"{name}={json.dumps(value)}"]
         return [document for document in yaml.load_all(self(*arguments), YAML) if document]
+
+
+def main(image: str = "") -> None:
+    """Prints the default chart, without what is Helm's own: hooks, its labels and annotations."""
+    with tempfile.TemporaryDirectory() as home:
+        documents = Helm("4", Path(home)).render(sets={"image.repository": image} if image else {})
+    for document in documents:
+        metadata = document["metadata"]
+        annotations = metadata.get("annotations", {})
+        if "helm.sh/hook" in annotations:
+            continue
+        annotations.pop("helm.sh/resource-policy", None)
+        for where in (metadata, document.get("spec", {}).get("template", {}).get("metadata", {})):
+            for label in ("app.kubernetes.io/managed-by", "app.kubernetes.io/instance", "helm.sh/chart"):
+                where.get("labels", {}).pop(label, None)
+        print("---\n" + yaml.safe_dump(document, sort_keys=False, width=140), end="")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
