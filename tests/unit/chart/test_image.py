@@ -179,7 +179,7 @@ class TestBuilt:
 
     def test_its_list_of_contents_is_the_lock_files(self, image: Image) -> None:
         assert image.sbom["bomFormat"] == "CycloneDX"
-        listed = {part["name"].lower(): part["version"] for part in image.sbom["components"]}
+        listed = {part["name"].lower().replace("_", "-"): part["version"] for part in image.sbom["components"]}
         locked = dict(
             re.findall(r"^([a-z0-9_.-]+)==(\S+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)
         )
