@@ -20,7 +20,7 @@ from tests.support.kubelet import Kubelet
 from tests.support.rest import Json
 from tests.support.scenario import HOME, RESTORE, deadline, phase_of, policy, quarantine_of, switched_off
 
-pytestmark = [pytest.mark.local, pytest.mark.slow]
+pytestmark = pytest.mark.local
 
 RELEASE = ("tenure", "-n", HOME)
 WAIT = ("--wait", "--timeout", "120s")
