@@ -266,8 +266,9 @@ def test_nobody_and_unknown_are_two_answers() -> None:
     assert reported(gaps=(gap("ClusterRole"),)).impersonators is None
 
 
-def test_exact_use_from_an_audit_log() -> None:
+def test_exact_use_from_an_audit_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the identity, its token and what entitled it; of a namesake's, or of one that tells of nothing, none."""
+    monkeypatch.setenv("COLUMNS", "200")
     look = seen()
     notes = {
         "authentication.k8s.io/legacy-token-manual-secret": "ci-token",
