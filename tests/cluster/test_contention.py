@@ -7,16 +7,18 @@ look: a platform namespace that a policy names. On the oldest and the newest Kub
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from tests.support import scenario
-from tests.support.cluster import ApiError, Cluster, eventually
+from tests.support.cluster import MERGE, ApiError, Cluster, eventually
 from tests.support.operator import Operator
 from tests.support.rest import Json
 from tests.support.scenario import (
+    API,
+    HOME,
     OFF,
     OPERATOR,
     allow,
@@ -240,29 +242,48 @@ def test_a_guard_that_somebody_changes_or_deletes_is_rebuilt_and_counted(ground:
     cluster.create(token_secret(place, "ci-token", "ci"))
     eventually(lambda: in_force(cluster, place), what="quarantined")
 
-    def guard() -> Json:
-        return cluster.get("quarantineguards", "guard", place) or {}
+    def guard(at: str) -> Json:
+        found: Json = (cluster.get("quarantineguards", "guard", at) or {}).get("spec", {})
+        return found
 
-    wanted = guard()["spec"]
+    def touched(at: str, **spec: Json) -> Json:
+        metadata = {"name": "guard", "namespace": at}
+        return {"apiVersion": API, "kind": "QuarantineGuard", "metadata": metadata, "spec": spec}
+
+    def rebuilt(at: str, touch: Callable[[], object], *by: str) -> None:
+        wanted, before = guard(at), sum(map(ground.reverted, by))
+        touch()
+        eventually(lambda: guard(at) == wanted, 15, what=f"{at}: rebuilt")
+        eventually(lambda: sum(map(ground.reverted, by)) == before + 1, what=f"{at}: counted")
+
     with pytest.raises(ApiError):
         cluster.delete("quarantineguards", "guard", place)
-    argo, other = ground.reverted("ArgoCD"), ground.reverted("Other")
-    widened = {"serviceAccounts": {"default": {"quarantine": "a/b"}}, "secrets": {}}
-    manifest = {
-        "apiVersion": "tenure.dev/v1alpha1",
-        "kind": "QuarantineGuard",
-        "metadata": {"name": "guard", "namespace": place},
-        "spec": widened,
-    }
-    cluster.apply(manifest, manager="argocd-controller", user=OPERATOR)
-    eventually(lambda: guard().get("spec") == wanted, 15, what="rebuilt after the change")
-    eventually(lambda: ground.reverted("ArgoCD") == argo + 1, what="counted")
-    cluster.delete("quarantineguards", "guard", place, user=OPERATOR)
-    eventually(lambda: guard().get("spec") == wanted, 15, what="rebuilt after the deletion")
-    eventually(lambda: ground.reverted("Other") == other + 1, what="counted")
+    entry = {"default": {"quarantine": "a/b"}}
+    here = touched(place, serviceAccounts=entry, secrets={})
+    rebuilt(place, lambda: cluster.apply(here, manager="argocd-controller", user=OPERATOR), "ArgoCD")
+    rebuilt(place, lambda: cluster.delete("quarantineguards", "guard", place, user=OPERATOR), "Other")
+    # The one for bindings stands in the operator's namespace, and names its synthetic identity at least.
+    path = f"{cluster.path('quarantineguards', 'guard', HOME)}?fieldManager=argocd-controller"
+    gone = {"spec": {"writers": dict.fromkeys(guard(HOME)["writers"])}}
+    rebuilt(HOME, lambda: cluster.rest.expect("PATCH", path, gone, user=OPERATOR, content_type=MERGE), "ArgoCD")
+    # Who takes away a whole map may leave no trace but the version.
+    gone = {"spec": dict.fromkeys(guard(HOME))}
+    rebuilt(
+        HOME, lambda: cluster.rest.expect("PATCH", path, gone, user=OPERATOR, content_type=MERGE), "ArgoCD", "Other"
+    )
+    rebuilt(HOME, lambda: cluster.delete("quarantineguards", "guard", HOME, user=OPERATOR), "Other")
+
+    # One that says something where nothing is quarantined goes, and is counted too.
+    flux, empty = ground.reverted("Flux"), cluster.namespace("no-guard")
+    cluster.apply(touched(empty, serviceAccounts=entry), manager="kustomize-controller", user=OPERATOR)
+    eventually(lambda: cluster.get("quarantineguards", "guard", empty) is None, 15, what="taken away again")
+    eventually(lambda: ground.reverted("Flux") == flux + 1, what="counted")
+    cluster.delete_namespace(empty)
+
+    wanted = guard(place)
     ground.operator.kill()
     cluster.delete("quarantineguards", "guard", place, user=OPERATOR)
     ground.operator.start()
-    eventually(lambda: guard().get("spec") == wanted, 30, what="rebuilt by the next operator")
+    eventually(lambda: guard(place) == wanted, 30, what="rebuilt by the next operator")
     eventually(lambda: ground.reverted("Other") == 1, what="counted by the next operator")
     assert ground.reverted("ArgoCD") == 0

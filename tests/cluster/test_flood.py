@@ -21,9 +21,9 @@ from tests.support.scenario import RBAC, deadline, finding_of, policy, quarantin
 
 pytestmark = [pytest.mark.local, pytest.mark.long]
 
-NAMESPACES, DECOYS, OTHERS = (20, 900, 479) if FULL else (20, 500, 26)
+NAMESPACES, DECOYS, OTHERS = (20, 900, 477) if FULL else (20, 500, 26)
 CAP = 12
-LONG = 300.0  # seconds
+LONG = 900.0 if FULL else 300.0  # seconds
 
 
 def admin(cluster: Cluster, namespace: str, name: str) -> None:

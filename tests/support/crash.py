@@ -20,12 +20,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path as Directory
 from typing import Any, Literal
 
-from tests.support.audit import violations
+from tests.support.audit import dry, violations
 from tests.support.cluster import Cluster, eventually
 from tests.support.controlplane import Component
 from tests.support.ground import Ground, ground, of_namespace
@@ -355,6 +355,9 @@ class Sweep:
             plane.wait_ready()
             await_policies(self.cluster.rest)
 
+        # A server that has just started lets pass for a second what a stage refuses: that is told, and tried again.
+        failed = {"failed".join(name.rsplit("verified", 1)) for name in path.writes if name.startswith("quarantine of")}
+        path = replace(path, sometimes=path.sometimes | failed)
         with self.telling():
             count = len(self.undisturbed(path)[1])
             if FULL:
@@ -400,7 +403,7 @@ class Sweep:
         for namespace in used[:-1]:
             lines = difference(expected, snapshot(self.cluster, namespace))
             assert not lines, f"{path.title}: {namespace} changed afterwards:\n" + "\n".join(lines)
-        self.acts_once(position, path)
+        self.acts_once(position, path, asked=1 if what == "killed" else 2)
         points_ = sum(covered["before"].values()) + sum(covered["after"].values())
         self.points += points_
         print(
@@ -512,14 +515,15 @@ class Sweep:
         unknown = sorted(set(self.names(namespace)) - path.writes - path.sometimes)
         assert not unknown, f"{where}: writes that the sweep does not list: {unknown}"
 
-    def acts_once(self, position: int, path: Path) -> None:
+    def acts_once(self, position: int, path: Path, asked: int = 1) -> None:
         """By the audit log: every Secret was switched off or on, or deleted, at most once, every Quarantine and finding
-        created and every Quarantine, ServiceAccount and binding deleted once."""
+        created once and every Quarantine, ServiceAccount and binding deleted once; or its deletion `asked` for so often,
+        which does nothing the second time: where a server goes before its answer is read, nobody knows."""
         done: Counter[tuple[Any, ...]] = Counter()
         for event in self.ground.audit(position):
             about, code = event.get("objectRef", {}), event.get("responseStatus", {}).get("code", 0)
             verb, resource = event["verb"], about.get("resource")
-            if verb not in ("patch", "delete") or code >= 300:
+            if verb not in ("patch", "delete") or code >= 300 or dry(event):
                 continue
             created = code == 201 and resource in ("quarantines", "identityfindings")
             ended = verb == "delete" and resource in ("quarantines", "serviceaccounts", "rolebindings")
@@ -528,6 +532,7 @@ class Sweep:
         assert done, f"{path.title}: the audit log shows no act"
         # A Secret is switched off while a namespace is prepared, and on again by the path.
         most = {act: 2 if act[1:3] == ("patch", "secrets") and "secret ci-a: on" in path.writes else 1 for act in done}
+        most |= {act: asked for act in done if act[1:3] == ("delete", "quarantines")}
         twice = {act: count for act, count in done.items() if count > most[act]}
         assert not twice, f"{path.title}: done more than once: {twice}"
 

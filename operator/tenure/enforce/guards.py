@@ -52,7 +52,7 @@ class Guards:
         """`touched` is told the field manager ("" where nothing tells it) of whoever changed or deleted a guard."""
         self._touched = touched
         self._ours: dict[str, str] = {}
-        """resourceVersion of each namespace's guard as we last wrote it, to know it from somebody else's."""
+        """resourceVersion of each namespace's guard as we last wrote it, or found it to be right."""
         self._kube = kube
         self._store = store
         self._home = operator_namespace
@@ -166,16 +166,19 @@ class Guards:
     async def _write(self, namespace: str, wanted: QuarantineGuardSpec) -> None:
         held = self._store.guards.get((namespace, GUARD_NAME))
         if held is None and wanted == QuarantineGuardSpec():
+            self._ours.pop(namespace, None)
             return
         if held is not None and held.spec == wanted:
+            self._ours[namespace] = held.resource_version  # whoever wrote it, it says what it should
             return
+        by = await self._by_others(namespace, held)
         if wanted == QuarantineGuardSpec() and held is not None:
             with contextlib.suppress(NotFound):
                 await self._kube.delete(QUARANTINE_GUARDS, GUARD_NAME, namespace, uid=held.uid)
             self._store.remove(KIND, namespace, GUARD_NAME)
             self._ours.pop(namespace, None)
+            self._tell(namespace, by)
             return
-        by = await self._by_others(namespace, held)
         # A map that only somebody else wrote is theirs: an apply that says nothing of it leaves it.
         emptied: dict[str, Any] = {key: {} for key in held.spec.wire()} if by is not None and held is not None else {}
         try:
@@ -194,6 +197,9 @@ class Guards:
             return  # somebody deleted the CRD: nothing is in force, which no release waits for and `in_force` sees
         self._store.upsert(KIND, PROJECTIONS[KIND](stored))
         self._ours[namespace] = stored["metadata"]["resourceVersion"]
+        self._tell(namespace, by)
+
+    def _tell(self, namespace: str, by: str | None) -> None:
         if by is not None:
             log.warning("the guard of namespace %s was touched by %s and is rebuilt", namespace, by or "somebody")
             self._touched(by)
@@ -214,7 +220,10 @@ class Guards:
         entries = raw["metadata"].get("managedFields") or ()
         others = [e for e in entries if e.get("manager") != FIELD_MANAGER and "f:spec" in (e.get("fieldsV1") or ())]
         last = max(others, key=lambda e: str(e.get("time", "")), default=None)
-        return None if last is None else str(last.get("manager", ""))
+        if last is None:  # who only takes entries away leaves no trace but the version
+            several = bool(self._observed) and namespace == self._home  # operators, under one name
+            return "" if namespace in self._ours and not several else None
+        return str(last.get("manager", ""))
 
     def _stood(self, namespace: str) -> bool:
         """Whether a Quarantine that wants it says that it was there: only after a restart does nothing else tell."""
