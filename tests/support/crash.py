@@ -516,9 +516,10 @@ class Sweep:
         assert not unknown, f"{where}: writes that the sweep does not list: {unknown}"
 
     def acts_once(self, position: int, path: Path, asked: int = 1) -> None:
-        """By the audit log: every Secret was switched off or on, or deleted, at most once, every Quarantine and finding
-        created once and every Quarantine, ServiceAccount and binding deleted once; or its deletion `asked` for so often,
-        which does nothing the second time: where a server goes before its answer is read, nobody knows."""
+        """By the audit log: every Secret was switched off or on, or deleted, at most once, every Quarantine and
+        finding created once and every Quarantine, ServiceAccount and binding deleted once; or a Quarantine's deletion
+        `asked` for so often, which does nothing the second time: where a server goes before its answer is read, nobody
+        knows."""
         done: Counter[tuple[Any, ...]] = Counter()
         for event in self.ground.audit(position):
             about, code = event.get("objectRef", {}), event.get("responseStatus", {}).get("code", 0)
