@@ -11,7 +11,9 @@ from tests.support.crash import Sweep, sweeping
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "path" in metafunc.fixturenames and "sweep" in metafunc.fixturenames:
-        metafunc.parametrize("path", metafunc.module.PATHS, ids=lambda path: path.title)
+        first, *others = metafunc.module.PATHS  # one in `make test`, for a sample
+        paths = [first, *(pytest.param(path, marks=pytest.mark.long) for path in others)]
+        metafunc.parametrize("path", paths, ids=lambda path: path.title)
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def free(cluster: Cluster, place: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("made", ["1.36"], indirect=True)
+@pytest.mark.parametrize("made", ["1.33", "1.36"], indirect=True)
 @pytest.mark.parametrize("order", list(ORDERS))
 def test_in_any_order_nothing_is_blocked(made: tuple[Cluster, Operator, str], order: str) -> None:
     cluster, operator, place = made

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import yaml
 
 from tests.scale import figures, objects
 from tests.scale.figures import Requests, median, number, percentile
@@ -42,6 +43,8 @@ DISTURBED: Final = 20
 """Changes while everything is judged again: so few that they end before that does."""
 ENTRIES: Final = 1_000
 TOKENS: Final = 400
+WRITES: Final = 100
+"""In each of four turns."""
 SCRAPES: Final = 20
 SETTLE: Final = 20.0
 """Seconds between the last work and a reading of memory: kept-alive connections are closed by then."""
@@ -115,6 +118,9 @@ class Run:
     scrape_bytes: int = 0
     open_tokens: list[float] = field(default_factory=list)
     guarded_tokens: list[float] = field(default_factory=list)
+    free_writes: list[float] = field(default_factory=list)
+    passed_writes: dict[int, list[float]] = field(default_factory=lambda: {1: [], ENTRIES: []})
+    """By how many identities the policy holds."""
 
     def figures(self) -> dict[str, float]:
         """The named figures. Times are medians over the rounds, the ratio the median of the rounds' own."""
@@ -134,6 +140,7 @@ class Run:
             "unchanged_pass_lists": figures.lists(self.quiet).total() + figures.lists(self.forced).total(),
             "scrape_seconds": median(self.scrapes),
             "guard_ratio": median(self.guarded_tokens) / median(self.open_tokens),
+            "deny_writes_ratio": median(self.passed_writes[ENTRIES]) / median(self.passed_writes[1]),
         }
 
 
@@ -169,6 +176,8 @@ class Bench:
             self.while_it_runs(operator)
         say("token requests, with and without a guard")
         self.guard()
+        say("writes, without DenyWrites, with it, and with a thousand names in it")
+        self.deny_writes()
         return run
 
     def round(self, number_: int) -> None:
@@ -393,6 +402,50 @@ class Bench:
         status, _ = self.cluster.rest.request("POST", path, body)
         return status, time.perf_counter() - began
 
+    def deny_writes(self) -> None:
+        """Writes of a ServiceAccount that nothing holds, in three settings in turns: without the policy of the stage
+        DenyWrites, where it holds one other, and where it holds a thousand."""
+        documents = list(yaml.safe_load_all((REPOSITORY / "deploy" / "deny-writes.yaml").read_text()))
+        kinds = ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+        for _ in range(4):
+            for kind in reversed(kinds):
+                self.cluster.delete(kind, documents[0]["metadata"]["name"])
+            eventually(lambda: self.write(0)[0] == 201, what="without the policy")
+            self.write_often(self.run.free_writes)
+            for document in documents:
+                self.cluster.apply(document)
+            for names, times in self.run.passed_writes.items():
+                entries = {_user(number_): {"quarantine": f"{objects.OPEN}/held"} for number_ in range(names)}
+                guard = {"apiVersion": objects.API, "kind": "QuarantineGuard", "spec": {"writers": entries}}
+                about = {"name": "guard", "namespace": "tenure-system"}
+                self.cluster.apply({**guard, "metadata": about}, user=OPERATOR, groups=["system:masters"])
+                eventually(
+                    lambda names=names: (self.write(names - 1)[0], self.write(names)[0]) == (403, 201),
+                    what=f"a policy that holds {names}",
+                )
+                self.write_often(times)
+
+    def write_often(self, times: list[float]) -> None:
+        for number_ in range(WRITES + 20):
+            status, seconds = self.write(ENTRIES)
+            assert status == 201, f"a write: {status}"
+            if number_ >= 20:
+                times.append(seconds)
+
+    def write(self, number_: int) -> tuple[int, float]:
+        """A dry run, so that nothing grows, by the ServiceAccount of this number."""
+        path = self.cluster.path("configmaps", namespace=objects.OPEN)
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "write"}, "data": {"a": "b"}}
+        began = time.perf_counter()
+        status, _ = self.cluster.rest.request(
+            "POST", f"{path}?dryRun=All", body, user=_user(number_), groups=["system:masters"]
+        )
+        return status, time.perf_counter() - began
+
+
+def _user(number_: int) -> str:
+    return f"system:serviceaccount:{objects.OPEN}:held-{number_:04d}"
+
 
 async def _watch(
     session: aiohttp.ClientSession, path: str, version: str, seen: dict[str, asyncio.Future[float]]
@@ -480,6 +533,7 @@ _WHAT: Final = {
     "unchanged_pass_lists": "lists on an unchanged cluster",
     "scrape_seconds": "one /metrics scrape, s (median)",
     "guard_ratio": f"token request, guard with {ENTRIES:,} names ÷ without (medians)",
+    "deny_writes_ratio": f"a write, DenyWrites with {ENTRIES:,} names ÷ with one (medians)",
 }
 
 
@@ -500,6 +554,9 @@ def _more(run: Run) -> list[tuple[str, str]]:
         ("a scrape's size, KiB", number(run.scrape_bytes / 1024)),
         ("token request without a guard, ms (median)", number(1000 * median(run.open_tokens))),
         (f"token request, {ENTRIES:,} names, ms (median)", number(1000 * median(run.guarded_tokens))),
+        ("a write without DenyWrites, ms (median)", number(1000 * median(run.free_writes))),
+        ("a write, DenyWrites with one name, ms (median)", number(1000 * median(run.passed_writes[1]))),
+        (f"a write, {ENTRIES:,} names, ms (median)", number(1000 * median(run.passed_writes[ENTRIES]))),
         ("loading, s", number(run.loaded)),
     ]
 

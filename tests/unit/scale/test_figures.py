@@ -23,6 +23,7 @@ def a_run() -> Run:
     run.forced = Requests({("patch", "governancepolicies/status"): 1})
     run.changes = run.burst = run.disturbed = [0.01 * n for n in range(1, 201)]
     run.scrapes, run.open_tokens, run.guarded_tokens = [0.03], [0.004], [0.005]
+    run.free_writes, run.passed_writes = [0.003], {1: [0.004], bench.ENTRIES: [0.004]}
     return run
 
 
@@ -43,6 +44,7 @@ def test_the_figures() -> None:
     assert found["change_to_finding_p99_seconds"] == 1.98
     assert found["unchanged_pass_writes"] == found["unchanged_pass_lists"] == 0  # a start lists: that is no pass
     assert found["guard_ratio"] == 1.25
+    assert found["deny_writes_ratio"] == 1.0
 
 
 def test_a_write_on_an_unchanged_cluster_shows() -> None:
