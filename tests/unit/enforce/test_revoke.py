@@ -72,8 +72,10 @@ def test_one_that_joins_brings_it_forward_and_none_that_leaves_does() -> None:
 class Found:
     """What a revocation asks of Means; a stand-in because the fault is what a live read tells and no watch yet does."""
 
-    def __init__(self, live: tuple[Wish, ...]) -> None:
+    def __init__(self, live: tuple[Wish, ...], unread: str = "") -> None:
         self.live = live
+        self.unread = unread
+        self.blocked: list[str] = []
         self.waiting: dict[Key, str] = {}
         self.entered: list[str] = []
         self.marked: list[Key] = []
@@ -87,7 +89,8 @@ class Found:
 
     def at(self, *_: Any) -> None: ...
 
-    def block(self, *_: Any) -> None: ...
+    def block(self, _: Key, reason: str) -> None:
+        self.blocked.append(reason)
 
     def unblock(self, *_: Any) -> None: ...
 
@@ -109,7 +112,7 @@ class Found:
         return ""
 
     async def unheard(self) -> str:
-        return ""
+        return self.unread
 
     async def still_wanted(self, *_: Any) -> tuple[Wish, ...]:
         return self.live
@@ -126,6 +129,21 @@ def test_what_only_wants_the_quarantine_revokes_nothing(
 ) -> None:
     """The finding that asked for it was excepted a second ago, and the watch has not told yet."""
     means = Found(live)
+    due(monkeypatch, means)
+    assert bool(means.entered) is revoked
+    assert bool(means.marked) is not revoked
+
+
+@pytest.mark.parametrize("unread", ["", "the audit log cannot be read"])
+def test_nothing_is_revoked_while_an_attempt_may_stand_unread(monkeypatch: pytest.MonkeyPatch, unread: str) -> None:
+    means = Found((KEEPS, REVOKES), unread)
+    due(monkeypatch, means)
+    assert bool(means.entered) is not bool(unread)
+    assert means.blocked == (["InventoryStale"] if unread else [])
+
+
+def due(monkeypatch: pytest.MonkeyPatch, means: Found) -> None:
+    """Its time has come, and nobody uses it as far as is known."""
 
     async def nothing(*_: Any) -> None: ...
     async def left_as_it_is(_: Any, __: Any, held: Any, *___: Any) -> Any:
@@ -134,5 +152,3 @@ def test_what_only_wants_the_quarantine_revokes_nothing(
     monkeypatch.setattr(revoke, "_used_until", nothing)
     monkeypatch.setattr(revoke, "_revoke", left_as_it_is)
     asyncio.run(revoke.when_due(cast(Means, means), KEY, HELD, (KEEPS, REVOKES)))
-    assert bool(means.entered) is revoked
-    assert bool(means.marked) is not revoked
