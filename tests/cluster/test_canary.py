@@ -157,10 +157,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             cluster.patch("secrets", "applied", {"metadata": {"labels": {"touched": "yes"}}}, namespace)
 
         def revoked() -> bool:
-            found = quarantine_of(cluster, namespaces["revoked"], marker)
-            return (
-                found is not None and len(found["status"]["revoked"]) == 3 and "done" in found["status"]["revoked"][0]
-            )
+            place = namespaces["revoked"]
+            held = quarantine_of(cluster, place, marker)
+            return held is None and cluster.get("serviceaccounts", marker, place) is None
 
         eventually(revoked, LONG, what="revoked")
         cluster.create(claim(namespaces["claimed"], "team"), user="carla")

@@ -23,11 +23,32 @@ from tests.support.crash import (
     release_it,
     released,
     reopened_in_time,
-    revoked,
 )
-from tests.support.scenario import deadline
+from tests.support.ground import Ground
+from tests.support.scenario import RBAC, deadline, finding_of, quarantine_of
 
 pytestmark = [pytest.mark.local, pytest.mark.long]
+
+
+def bound(ground: Ground, namespace: str) -> None:
+    """Bound, without the right to change that: then its tokens are revoked, and it stays."""
+    role = {"apiGroup": RBAC, "kind": "ClusterRole", "name": "view"}
+    subject = {"kind": "ServiceAccount", "name": "ci", "namespace": namespace}
+    about = {"name": "ci", "namespace": namespace}
+    ground.cluster.create(
+        {"apiVersion": f"{RBAC}/v1", "kind": "RoleBinding", "metadata": about, "roleRef": role, "subjects": [subject]}
+    )
+    account_with_tokens(ground, namespace)
+
+
+def tokens_revoked(ground: Ground, namespace: str) -> bool:
+    """Whether that is how far it got, and the finding says why."""
+    held = quarantine_of(ground.cluster, namespace, "ci") or {}
+    finding = finding_of(ground.cluster, namespace, "Unowned", "ci") or {}
+    said = {found["type"]: found["reason"] for found in finding.get("status", {}).get("conditions", ())}
+    gone = [entry for entry in held.get("status", {}).get("revoked", ()) if entry.get("done")]
+    return len(gone) == 2 and said.get("Blocked") == "MissingRight"
+
 
 PATHS = (
     Path(
@@ -77,15 +98,16 @@ PATHS = (
     Path(
         "claim-after-revocation",
         policies=(plain("claim-after-revocation", deadline("Unowned", revoke_after="1s"), TOKENS_LATER),),
-        prepare=account_with_tokens,
-        ready=revoked,
+        prepare=bound,
+        ready=tokens_revoked,
         trigger=claim_it,
         done=released,
         writes=frozenset(
             {
                 "apply ownedidentities/status",
                 "apply identityowners/status",
-                f"{UNOWNED}: Resolved, {QUARANTINED}, Revoke verified, owner team",
+                f"{UNOWNED}: Resolved, {QUARANTINED}, Revoke started, owner team",
+                "finding EntitlementUndeclared of RoleBinding/ci: Open, owner team",
                 f"{ACCOUNT}: {BOTH}, 2 remembered, 2 of 2 revoked, releasing",
                 f"{ACCOUNT}: deleted",
                 "quarantine of secret-ci-a: record",
