@@ -306,8 +306,12 @@ def test_a_service_account_is_taken_out_of_every_binding_in_every_form(governed:
     assert [subjects(governed, *at) for at in forms] == people
     assert not governed.can(f"system:serviceaccount:{place}:ci", "list", "nodes")
     assert not governed.can(f"system:serviceaccount:{place}:ci", "get", "configmaps", namespace=elsewhere)
-    found = eventually(lambda: scenario.finding_of(governed, place, "Unowned", "ci"), what="a finding")
-    assert found["status"]["phase"] == "Quarantined"
+
+    def told() -> Json | None:
+        found = scenario.finding_of(governed, place, "Unowned", "ci")
+        return found if found and found["status"]["phase"] == "Quarantined" else None
+
+    found = eventually(told, what="a finding that says so")
     [still] = [line for line in found["status"]["residual"] if "still allowed" in line]
     assert f'RoleBinding "group/{place}"' in still
     with pytest.raises(ApiError, match="is quarantined and gets no new binding"):
