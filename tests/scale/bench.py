@@ -312,7 +312,7 @@ class Bench:
         written = (
             event["stageTimestamp"]
             for event in self.plane.audit_events(position)
-            if event["user"]["username"] == OPERATOR
+            if event["user"].get("username") == OPERATOR
             and event["verb"] == "patch"
             and event["objectRef"]["resource"] == "identityfindings"
         )

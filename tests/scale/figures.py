@@ -72,7 +72,7 @@ def requests(events: Iterable[Mapping[str, Any]], user: str) -> Requests:
     """What a user asked of the API server, by the audit log. A watch counts when it begins: it may never end."""
     found: Requests = Counter()
     for event in events:
-        if event["user"]["username"] != user:
+        if event["user"].get("username") != user:
             continue
         verb, ref = event["verb"], event.get("objectRef") or {}
         if event["stage"] != ("ResponseStarted" if verb == "watch" else "ResponseComplete"):
