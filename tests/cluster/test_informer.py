@@ -471,9 +471,8 @@ async def test_the_api_server_and_etcd_go_and_come_back(fresh_cluster: Callable[
             before = store.counts()
 
             # Deleted while nobody watched; the restarted server's watch cache begins after that: a genuine 410.
-            away = [
-                proxy.fault(what, Refuse(), times=None) for what in ("watch *", "list *")
-            ]  # no relist sees it before
+            # No list may see it before the server goes either.
+            watches, relists = (proxy.fault(what, Refuse(), times=None) for what in ("watch *", "list *"))
             proxy.cut_watches()
             await asyncio.to_thread(cluster.delete, "secrets", "s1", namespace)
             await asyncio.to_thread(cluster.create, secret(namespace, "s3"))
@@ -483,9 +482,11 @@ async def test_the_api_server_and_etcd_go_and_come_back(fresh_cluster: Callable[
             assert store.counts() == before
             await asyncio.to_thread(control_plane.start_component, "kube-apiserver")
             await asyncio.to_thread(control_plane.wait_ready)
-            for fault in away:
-                fault.remove()
+            watches.remove()
+            lists = proxy.requests["list secrets"]
+            relists.remove()
             await until(lambda: names_in(store, namespace) == ["s2", "s3"])
+            assert proxy.requests["list secrets"] == lists + 1
             await until(lambda: not informers.failing, "all well again", 90)
 
             await asyncio.to_thread(control_plane.kill, "etcd")

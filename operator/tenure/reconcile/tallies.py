@@ -96,7 +96,6 @@ class Tallies:
                 self._binding(binding)
 
     def _binding(self, binding: Binding) -> None:
-        kind = binding.kind
         home = binding.namespace if binding.role_kind == "Role" else ""
         armed = (home, binding.role_name) in self._store.roles
         buckets = [
@@ -109,4 +108,4 @@ class Tallies:
             for subject in binding.subjects
             if subject.kind == "ServiceAccount"
         ]
-        self._metrics.tally(Key(kind, binding.namespace, binding.name), buckets or None)
+        self._metrics.tally(Key(binding.kind, binding.namespace, binding.name), buckets or None)
