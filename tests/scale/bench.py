@@ -529,7 +529,7 @@ _WHAT: Final = {
     "floor_memory_mib": "bare client's peak memory, MiB",
     "change_to_finding_p50_seconds": f"change to finding, p50 of {CHANGES}, s",
     "change_to_finding_p99_seconds": f"change to finding, p99 of {CHANGES}, s",
-    "unchanged_pass_writes": "writes on an unchanged cluster: interval and restarts",
+    "unchanged_pass_writes": "writes on an unchanged cluster, proofs aside: interval and restarts",
     "unchanged_pass_lists": "lists on an unchanged cluster",
     "scrape_seconds": "one /metrics scrape, s (median)",
     "guard_ratio": f"token request, guard with {ENTRIES:,} names ÷ without (medians)",

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from tenure.api.names import PROOF_ACCOUNT, PROOF_TOKEN
+
 NAMES: Final = (
     "inventory_seconds",
     "floor_seconds",
@@ -47,8 +49,10 @@ _REVIEWS: Final = frozenset(
 )
 """Created without being stored: questions, not writes."""
 
+PROOF: Final = " (proof)"
+
 Requests = Counter[tuple[str, str]]
-"""(verb, resource or resource/subresource) -> how many."""
+"""(verb, resource or resource/subresource, followed by `PROOF` where it is one) -> how many."""
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -78,14 +82,26 @@ def requests(events: Iterable[Mapping[str, Any]], user: str) -> Requests:
         if event["stage"] != ("ResponseStarted" if verb == "watch" else "ResponseComplete"):
             continue
         resource = ref.get("resource", event.get("requestURI", "").partition("?")[0])
-        subresource = ref.get("subresource")
-        found[verb, f"{resource}/{subresource}" if subresource else resource] += 1
+        what = f"{resource}/{ref['subresource']}" if ref.get("subresource") else resource
+        found[verb, what + (PROOF if _proves(event) else "")] += 1
     return found
 
 
+def _proves(event: Mapping[str, Any]) -> bool:
+    """Whether the operator tries there, on its synthetic identity, that its stages work: at each start, each hour."""
+    name = (event.get("objectRef") or {}).get("name")
+    return "dryRun=All" in event.get("requestURI", "") or name in (PROOF_ACCOUNT, PROOF_TOKEN)
+
+
 def writes(found: Requests) -> Requests:
-    """Those that may change something stored."""
-    return Counter({(verb, what): n for (verb, what), n in found.items() if verb in _WRITES and what not in _REVIEWS})
+    """Those that may change something stored, the proofs aside."""
+    return Counter(
+        {
+            (verb, what): n
+            for (verb, what), n in found.items()
+            if verb in _WRITES and what not in _REVIEWS and not what.endswith(PROOF)
+        }
+    )
 
 
 def lists(found: Requests) -> Requests:

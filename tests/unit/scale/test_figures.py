@@ -70,6 +70,8 @@ def test_requests_are_counted_once_and_the_operators_alone() -> None:
         event("list", "secrets"),
         event("create", "selfsubjectaccessreviews"),
         event("list", "secrets", user="somebody"),
+        event("create", "pods", namespace="tenure-system") | {"requestURI": "/api/v1/pods?dryRun=All"},
+        event("patch", "secrets", namespace="tenure-system", name="tenure-proof"),
     ]
     found = figures.requests(events, OPERATOR)
     assert found == {
@@ -78,6 +80,8 @@ def test_requests_are_counted_once_and_the_operators_alone() -> None:
         ("watch", "secrets"): 1,
         ("list", "secrets"): 1,
         ("create", "selfsubjectaccessreviews"): 1,
+        ("create", "pods (proof)"): 1,
+        ("patch", "secrets (proof)"): 1,
     }
     assert figures.writes(found).total() == 2
     assert figures.lists(found).total() == 1
