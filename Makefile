@@ -84,9 +84,10 @@ demo: $(STAMP) ## from an unowned token to a refused one, with times (CLUSTER=cu
 
 # Checks ----------------------------------------------------------------------------------------------------------------
 
-# What people decide is tested on the oldest Kubernetes too: it stamps nothing, and checks what people write instead.
+# What people decide is tested on the oldest Kubernetes too: it stamps nothing, and checks what people write instead. And of the sweeps a sample.
 DECIDING := $(addprefix tests/cluster/test_,$(addsuffix .py,admission_claims admission_own_kinds attackers clocks commands \
   escalation exceptions inventory_command metrics owners pending release_all verdicts))
+SWEEPS = $(wildcard tests/cluster/test_crash_*.py)
 
 .PHONY: test
 test: lint test-unit test-cluster ## lint, unit tests, cluster tests: what a change is tried with
@@ -108,8 +109,8 @@ test-cluster: $(STAMP) ## tests on a real API server (CLUSTER=kind, or CLUSTER=c
 	$(BIN)/python -m pytest tests/cluster -m "not long" $(PARALLEL) $(SLOWEST) $(CLUSTER_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-oldest
-test-oldest: $(STAMP) ## tests of deciding on the oldest Kubernetes that is supported
-	$(BIN)/python -m pytest $(DECIDING) --kubernetes=1.33 $(PARALLEL) $(PYTEST_ARGS)
+test-oldest: $(STAMP) ## tests of deciding, and sweeps, on the oldest Kubernetes that is supported
+	$(BIN)/python -m pytest $(DECIDING) $(SWEEPS) --kubernetes=1.33 $(PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(STAMP) verify ## ruff, mypy, import linter, verify

@@ -40,13 +40,16 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         made.install()
         made.create(scenario.owner("team"))
         assert made.control_plane is not None
-        arguments = ["--audit-log", str(made.control_plane.audit_log)]
         directory = tmp_path_factory.mktemp("operator")
+        log = directory / "log" / made.control_plane.audit_log.name  # by a way that a test can close
+        log.parent.symlink_to(made.control_plane.audit_log.parent)
+        arguments = ["--audit-log", str(log)]
         with (
             ForkServer() as server,
             ForkedOperator(made.kubeconfig, server=server, arguments=arguments, directory=directory) as operator,
         ):
             made.operator = operator  # type: ignore[attr-defined]
+            made.log = log  # type: ignore[attr-defined]
             yield made
 
 
@@ -205,6 +208,22 @@ def test_what_happened_while_nobody_listened_is_told_after_a_rotation(cluster: C
     assert events(cluster, place, 2) == seen
     state = cluster.get("configmaps", "tenure-state", HOME) or {}
     assert "+" in state["data"]["audit"]
+
+
+def test_nothing_is_revoked_while_the_log_cannot_be_read(cluster: Cluster) -> None:
+    place = namespace(cluster, "deaf")
+    govern(cluster, place, within="2s", revoke_after="4s")
+    identity(cluster, place, "ci", ["ci-token"])
+    quarantined(cluster, place, "ci")
+    way: Path = cluster.log.parent  # type: ignore[attr-defined]
+    target = way.readlink()
+    way.unlink()
+    try:
+        eventually(lambda: blocked(cluster, place, "ci") == "InventoryStale", what="revocation waits for the log")
+        assert not gone(cluster, place, "ci-token")
+    finally:
+        way.symlink_to(target)
+    eventually(lambda: gone(cluster, place, "ci-token"), what="it goes on once the log is read again")
 
 
 def rotated(cluster: Cluster) -> list[Path]:

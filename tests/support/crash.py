@@ -472,6 +472,8 @@ class Sweep:
         began = time.monotonic()
         while not proxy.stopped.wait(0.25):
             if time.monotonic() - began > 1 and not difference(expected, snapshot(cluster, namespace)):
+                if proxy.stopped.wait(1):  # the last write makes the end, which was seen before its answer
+                    break
                 proxy.resume()
                 self.unlisted(path, namespace, f"{path.title}: undisturbed")
                 return ""
