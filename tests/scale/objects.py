@@ -23,6 +23,15 @@ ACCOUNTS: Final = 50
 SECRETS: Final = 150
 ROLE_BINDINGS: Final = 22
 CLUSTER_ROLE_BINDINGS: Final = 3
+BOUND: Final = (
+    ("Role", "read-configuration"),
+    ("Role", "lead"),
+    ("ClusterRole", "view"),
+    ("Role", "read-credentials"),
+)
+LAST_BOUND: Final = ("ClusterRole", "edit")
+STATUS: Final = ("ClusterRole", "scale-status")
+"""Roles: what RoleBindings bind in turn, what the last of them does, and what ClusterRoleBindings bind."""
 PODS: Final = 75
 
 API: Final = "tenure.dev/v1alpha1"
@@ -90,7 +99,9 @@ def findings(scale: int) -> int:
     tokens = APPLICATIONS * NAMESPACES * scale
     unowned = sum(not owned(name) for name in namespaces(scale))
     credentials = APPLICATIONS * sum(kind in CREDENTIALS for kind in SECRET_KINDS)
-    return tokens + unowned * (ACCOUNTS + credentials)
+    unclaimed = sum(owned(name) != "claims" for name in namespaces(scale))
+    undeclared = unclaimed * (ROLE_BINDINGS + CLUSTER_ROLE_BINDINGS)
+    return tokens + unowned * (ACCOUNTS + credentials) + undeclared
 
 
 # --- first
@@ -110,7 +121,7 @@ def _first(scale: int, names: list[str]) -> Iterator[tuple[str, Json]]:
     cluster_role: Json = {
         "apiVersion": f"{RBAC}/v1",
         "kind": "ClusterRole",
-        "metadata": {"name": "scale-status"},
+        "metadata": {"name": STATUS[1]},
         "rules": [{"apiGroups": [""], "resources": ["nodes", "namespaces"], "verbs": ["get", "list", "watch"]}],
     }
     yield f"/apis/{RBAC}/v1/clusterroles", cluster_role
@@ -209,6 +220,7 @@ def _authored(namespace: str, team: str) -> Iterator[tuple[str, Json]]:
             "purpose": f"Runs application {application} of {team}",
             "system": f"app-{application}",
             "subjects": {"selector": {"matchLabels": {APPLICATION: f"app-{application}"}}},
+            "entitlements": [_declared(*role) for role in (*BOUND, LAST_BOUND)] + [_declared(*STATUS, scope="Cluster")],
             "review": {"interval": "180d"},
         }
         yield (
@@ -237,6 +249,10 @@ def _authored(namespace: str, team: str) -> Iterator[tuple[str, Json]]:
             "spec": spec,
         },
     )
+
+
+def _declared(kind: str, name: str, **scope: str) -> Json:
+    return {"roleRef": {"kind": kind, "name": name}, "reason": "Its work", **scope}
 
 
 def _in_sixty_days() -> str:
@@ -297,11 +313,8 @@ def _bindings(namespace: str) -> Iterator[tuple[str, Json]]:
                 "rules": [{"apiGroups": ["", "coordination.k8s.io"], "resources": resources, "verbs": verbs}],
             },
         )
-    bound = (("Role", "read-configuration"), ("Role", "lead"), ("ClusterRole", "view"), ("Role", "read-credentials"))
     for number in range(ROLE_BINDINGS):
-        kind, role = bound[number % len(bound)]
-        if number == ROLE_BINDINGS - 1:
-            kind, role = "ClusterRole", "edit"
+        kind, role = BOUND[number % len(BOUND)] if number < ROLE_BINDINGS - 1 else LAST_BOUND
         yield (
             f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings",
             _binding("RoleBinding", namespace, f"app-{number % APPLICATIONS}-{role}-{number}", kind, role, number),
@@ -309,7 +322,7 @@ def _bindings(namespace: str) -> Iterator[tuple[str, Json]]:
     for number in range(CLUSTER_ROLE_BINDINGS):
         yield (
             f"/apis/{RBAC}/v1/clusterrolebindings",
-            _binding("ClusterRoleBinding", namespace, f"{namespace}-{number}", "ClusterRole", "scale-status", number),
+            _binding("ClusterRoleBinding", namespace, f"{namespace}-{number}", *STATUS, number),
         )
 
 
