@@ -80,6 +80,11 @@ def bars(title: str, says: str, queries: dict[str, str], *, width: int = 8, **fi
     return panel(title, "bargauge", says, width, 8, queries, options=options, **field)
 
 
+def ahead(series: str, days: int) -> str:
+    """How many of these ends come within so many days."""
+    return f"count(max by (namespace, name) ({series}) - time() < {days * 86400}) or vector(0)"
+
+
 REDUCE: Final[Json] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
 SHARE: Final[Json] = {"unit": "percentunit", "min": 0, "max": 1, "decimals": 1}
 COUNT: Final[Json] = {"unit": "short", "decimals": 0, "min": 0}
@@ -159,8 +164,11 @@ def scorecard() -> Json:
             bars(
                 "Overdue by team",
                 "By the owner who is accountable now; without a name, nobody is.",
-                {"{{owner}}": "sort_desc(sum by (owner) (namespace_owner_risk_mode:tenure_findings_overdue:count))"},
-                steps={None: BAD},
+                {
+                    "{{owner}}": "sort_desc(sum by (owner) (namespace_owner_risk_mode:tenure_findings_overdue:count) "
+                    "or 0 * count by (owner) (tenure_finding_opened_timestamp_seconds))"
+                },
+                steps={None: GOOD, 1: BAD},
                 **COUNT,
             ),
             bars(
@@ -200,6 +208,26 @@ def scorecard() -> Json:
                 "What waits for a decision or for its enforcement.",
                 {"{{risk}}": "risk:tenure_findings_open:sum"},
                 width=8,
+                **COUNT,
+            ),
+            bars(
+                "Exempt time",
+                "For how long in all what is exempt now was so, over every exception that it had, by class.",
+                {"{{class}}": "class:tenure_finding_exempt_seconds:sum or 0 * class:tenure_exceptions_active:sum"},
+                width=12,
+                unit="s",
+                min=0,
+            ),
+            bars(
+                "Ends ahead",
+                "Exceptions that are still needed and end, and credentials whose annotated end is near or past.",
+                {
+                    "exceptions, 7 days": ahead('tenure_exception_expiry_timestamp_seconds{needed="true"}', 7),
+                    "exceptions, 30 days": ahead('tenure_exception_expiry_timestamp_seconds{needed="true"}', 30),
+                    "credentials, 7 days": ahead('tenure_credential_expiry_timestamp_seconds{class!="Platform"}', 7),
+                    "credentials, 30 days": ahead('tenure_credential_expiry_timestamp_seconds{class!="Platform"}', 30),
+                },
+                width=12,
                 **COUNT,
             ),
         ],

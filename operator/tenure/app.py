@@ -31,7 +31,7 @@ from tenure.reconcile.engine import Engine
 from tenure.reconcile.judge import Judge
 from tenure.reconcile.ledger import Ledger
 from tenure.rights import missing
-from tenure.settings import Settings
+from tenure.settings import Settings, SettingsError
 from tenure.telemetry import health, logs
 from tenure.telemetry.events import Recorder
 from tenure.telemetry.metrics import Metrics
@@ -57,7 +57,7 @@ def main(settings: Settings) -> None:
     calm_collector()
     try:
         asyncio.run(Operator(settings).run())
-    except ConfigurationError as error:
+    except (ConfigurationError, SettingsError) as error:
         print(f"tenure: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -159,12 +159,16 @@ class Operator:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Raises ConfigurationError without a usable configuration, OSError when the metrics' port is taken."""
+        """Raises ConfigurationError or SettingsError without a usable configuration, OSError when the metrics' port is
+        taken."""
         settings = self._settings
+        certificate = None
+        if settings.metrics_certificate is not None and settings.metrics_key is not None:
+            certificate = health.Certificate(Path(settings.metrics_certificate), Path(settings.metrics_key))
         self._catch_signals()
         person = await Kube.connect(settings.kubeconfig, settings.context)
-        server = await health.serve(settings.metrics_address, self._metrics, self._alive, self._ready)
-        log.info("metrics, healthz and readyz on %s", server.address)
+        server = await health.serve(settings.metrics_address, self._metrics, self._alive, self._ready, certificate)
+        log.info("metrics, healthz and readyz on %s%s", server.address, ", with TLS" if certificate else "")
         parts: list[Any] = []
         try:
             work = asyncio.create_task(self._work(person, parts))
@@ -219,6 +223,7 @@ class Operator:
             recorder,
             operator_namespace=settings.operator_namespace,
             observed=settings.namespaces,
+            platform=settings.platform_namespaces,
             fresh=self._view.stale,
             audit=AuditFile(Path(settings.audit_log)) if settings.audit_log else None,
         )

@@ -100,6 +100,18 @@ def run(
             help="Where /metrics, /healthz and /readyz are served.",
         ),
     ] = ":9464",
+    metrics_certificate: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TENURE_METRICS_CERTIFICATE",
+            metavar="FILE",
+            help="Serve them with TLS: the certificate and its chain, PEM. Read again when it is replaced.",
+        ),
+    ] = None,
+    metrics_key: Annotated[
+        str | None,
+        typer.Option(envvar="TENURE_METRICS_KEY", metavar="FILE", help="The certificate's key, PEM."),
+    ] = None,
     log_level: Annotated[
         Level, typer.Option(envvar="TENURE_LOG_LEVEL", help="Of Tenure's own lines; others' begin at info.")
     ] = "info",
@@ -122,6 +134,8 @@ def run(
         enforcement=enforcement,
         audit_log=audit_log,
         metrics_address=metrics_address,
+        metrics_certificate=metrics_certificate,
+        metrics_key=metrics_key,
         log_level=log_level,
         log_format=log_format,
     )
@@ -141,6 +155,8 @@ def _settings(
     enforcement: Switch = "on",
     audit_log: str | None = None,
     metrics_address: str = ":9464",
+    metrics_certificate: str | None = None,
+    metrics_key: str | None = None,
     log_level: Level = "info",
     log_format: Form = "text",
 ) -> Settings:
@@ -158,6 +174,8 @@ def _settings(
             enforcement=enforcement == "on",
             audit_log=audit_log or None,
             metrics_address=metrics_address,
+            metrics_certificate=metrics_certificate or None,
+            metrics_key=metrics_key or None,
             log_level=log_level,
             log_format=log_format,
         )

@@ -37,6 +37,9 @@ class Settings:
     audit_log: str | None = None
     """A file of audit events to follow; None: attempted use is noticed by day."""
     metrics_address: str = ":9464"
+    metrics_certificate: str | None = None
+    """PEM file of the certificate, and its chain, with which metrics and probes are served; None: plain HTTP."""
+    metrics_key: str | None = None
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
 
@@ -51,6 +54,8 @@ class Settings:
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise SettingsError(f"--log-level: {self.log_level!r} is none of debug, info, warning, error")
         host_and_port(self.metrics_address)
+        if (self.metrics_certificate is None) != (self.metrics_key is None):
+            raise SettingsError("--metrics-certificate and --metrics-key go together: give both, or neither")
 
 
 def _name(flag: str, value: str, form: re.Pattern[str]) -> None:

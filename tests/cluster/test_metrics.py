@@ -39,6 +39,8 @@ RULES = (
 CLASSES = ("Workload", "Agent", "Pipeline", "Integration", "VendorManaged", "BreakGlass", "Migration", "Platform")
 EXCEPTIONS = ("BreakGlass", "VendorManaged", "Migration", "AcceptedRisk")
 PER_OBJECT = {"tenure_finding_opened_timestamp_seconds", "tenure_finding_decision_deadline_timestamp_seconds"}
+EXEMPT = "tenure_finding_exempt_since_timestamp_seconds"
+ENDS = {"tenure_exception_expiry_timestamp_seconds", "tenure_credential_expiry_timestamp_seconds"}
 
 BOUNDED: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
     "tenure_findings": (("rule", "risk", "class", "phase"), list(product(RULES, RISKS, CLASSES, PHASES))),
@@ -348,7 +350,8 @@ def test_no_counter_or_histogram_names_an_object(scene: Scene) -> None:
     seen = set()
     for (sample, labels), _ in scene.operator.metrics().items():
         family = re.sub(r"_(bucket|count|sum)$", "", sample)
-        assert {"namespace", "name", "owner", "uid"}.isdisjoint(name for name, _ in labels) or family in PER_OBJECT
+        own = {*PER_OBJECT, EXEMPT, *ENDS}
+        assert {"namespace", "name", "owner", "uid"}.isdisjoint(name for name, _ in labels) or family in own
         if kinds.get(family, kinds.get(sample)) in ("counter", "histogram"):
             seen.add(family)
             assert names.isdisjoint(value for _, value in labels), sample
@@ -382,9 +385,49 @@ def test_per_object_series_are_of_open_findings_alone_and_say_when_they_are_due(
                     assert value == datetime.fromisoformat(status[field].replace("Z", "+00:00")).timestamp()
                 else:
                     assert value is None, (found["spec"]["rule"], status["phase"])
+            exempt = about(metrics, EXEMPT, found)
+            since = status.get("debt", {}).get("since")
+            assert exempt == (datetime.fromisoformat(since).timestamp() if status["phase"] == "Excepted" else None)
         return bool(stored)
 
     eventually(agree, what="the series say what the findings say")  # one may come due between the two looks
+    assert label_names(scene.operator.metrics(), EXEMPT) == {"namespace", "name", "rule", "risk", "class", "owner"}
+
+
+def test_ends_of_credentials_and_exceptions_follow_them(scene: Scene) -> None:
+    cluster, place = scene.cluster, scene.place
+    credential, waiver = "tenure_credential_expiry_timestamp_seconds", "tenure_exception_expiry_timestamp_seconds"
+
+    def told(sample: str, name: str) -> tuple[dict[str, str], str] | None:
+        found = scene.operator.metrics().samples(sample)
+        own = [(dict(labels), at) for labels, at in found.items() if {("namespace", place), ("name", name)} <= labels]
+        assert len(own) <= 1
+        return (own[0][0], datetime.fromtimestamp(own[0][1], UTC).isoformat()) if own else None
+
+    [renewed] = [found for found in cluster.list("identityexceptions", place) if found["status"]["phase"] == "Active"]
+    name = renewed["metadata"]["name"]
+    labels = {"namespace": place, "name": name, "class": renewed["spec"]["class"], "owner": "metrics-owner"}
+    end = datetime.fromisoformat(renewed["spec"]["expiresAt"]).isoformat()
+    eventually(lambda: told(waiver, name) == ({**labels, "risk": "Medium", "needed": "true"}, end))
+    cluster.delete("secrets", "waived-token", place)
+    eventually(lambda: told(waiver, name) == ({**labels, "risk": "Medium", "needed": "false"}, end))
+    cluster.delete("identityexceptions", name, place)
+    eventually(lambda: told(waiver, name) is None)
+
+    metadata = {"name": "web-tls", "namespace": place, "annotations": {"service.beta.openshift.io/expiry": end}}
+    tls = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata}
+    cluster.create({**tls, "data": {"tls.crt": "", "tls.key": ""}})
+    labels = {"namespace": place, "name": "web-tls", "type": "TLS", "class": "Workload", "risk": "Medium"}
+    eventually(lambda: told(credential, "web-tls") == ({**labels, "owner": ""}, end))
+    by_name = {"secrets": {"names": ["web-tls"]}}
+    cluster.create(claim(place, owner="metrics-owner", subjects=by_name, name="certificates"))
+    eventually(lambda: told(credential, "web-tls") == ({**labels, "owner": "metrics-owner"}, end))
+    later = "2099-01-01T00:00:00+00:00"
+    renewal = {"metadata": {"annotations": {"service.beta.openshift.io/expiry": later}}}
+    cluster.patch("secrets", "web-tls", renewal, place)
+    eventually(lambda: told(credential, "web-tls") == ({**labels, "owner": "metrics-owner"}, later))
+    cluster.delete("secrets", "web-tls", place)
+    eventually(lambda: told(credential, "web-tls") is None)
 
 
 def test_durable_counters_stand_in_the_first_scrape_after_a_restart(scene: Scene) -> None:

@@ -5,7 +5,6 @@ Expressions, labels and words are those of charts/tenure/files; only waiting tim
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import subprocess
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.support import scenario
 from tests.support.cluster import REPOSITORY, Cluster, eventually
 from tests.support.operator import Metrics, Operator
-from tests.support.prometheus import DASHBOARDS, MISSING, RULES, Alertmanager, Inbox, Prometheus
+from tests.support.pki import Authority
+from tests.support.prometheus import DASHBOARDS, MISSING, Alertmanager, Inbox, Prometheus, queries
 from tests.support.scenario import claim, deadline, exception, govern, identity, owner, policy
 
 pytestmark = [
@@ -33,6 +32,8 @@ pytestmark = [
 CONFIG = REPOSITORY / "examples" / "monitoring" / "alertmanager.yaml"
 SELECTOR = re.compile(r"(?<![\w:])((?:\w+:)?(?:tenure|process)_\w+(?::\w+)?)(\{[^}]*\})?")
 """Every series of ours, and a recorded one, with its matchers, as it stands in an expression."""
+
+ANNOTATED = "service.beta.openshift.io/expiry"
 
 Json = dict[str, Any]
 
@@ -99,6 +100,12 @@ def scene(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         lapsed = exception(place, "ServiceAccount", "taken", "Unowned", called="lapsed", owner="payments", **ended)
         lapsed["spec"]["requestedBy"] = cluster.username()
         cluster.create(lapsed)
+        soon = (datetime.now(UTC) + timedelta(days=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        cluster.create(claim(place, "payments", name="certificates", subjects={"secrets": {"names": ["web-tls"]}}))
+        for namespace, name in ((place, "web-tls"), (audited, "old-tls")):
+            metadata = {"name": name, "namespace": namespace, "annotations": {ANNOTATED: soon}}
+            tls = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata}
+            cluster.create({**tls, "data": {"tls.crt": "", "tls.key": ""}})
         made.phase("LegacyToken", "waived-token", "Excepted")
         made.phase("Unowned", "claimed", "Resolved")
         made.phase("Unowned", "taken", "Quarantined")
@@ -154,6 +161,18 @@ def test_recorded_values_are_what_the_operator_says(scene: Scene) -> None:
 
     eventually(debts, what="exception and review debt")
 
+    def exempt() -> bool:
+        [waived] = [
+            finding
+            for finding in scene.cluster.list("identityfindings", scene.place)
+            if finding["status"]["phase"] == "Excepted"
+        ]
+        since = datetime.fromisoformat(waived["status"]["debt"]["since"])
+        lasted = (datetime.now(UTC) - since).total_seconds()
+        return math.isclose(value('class:tenure_finding_exempt_seconds:sum{class="Migration"}'), lasted, abs_tol=5)
+
+    eventually(exempt, what="exempt time")
+
     def met() -> bool:
         now = scene.operator.metrics()
         came = {
@@ -186,47 +205,42 @@ def test_alerts_fire_and_alertmanager_brings_them_to_the_owner(scene: Scene) -> 
         what="TenureDecisionOverdue",
     )[:1]
     assert overdue["annotations"]["summary"].startswith("payments has not decided about ")
-    assert overdue["annotations"]["runbook_url"].endswith("/TenureDecisionOverdue")
-    for name in ("TenureReviewOverdue", "TenureExceptionLapsed"):
-        eventually(lambda name=name: prometheus.firing(name, namespace=scene.place), what=name)  # type: ignore[misc]
+    assert overdue["annotations"]["runbook_url"] == "docs/runbooks/TenureDecisionOverdue.md"
+    mine = ("TenureReviewOverdue", "TenureExceptionLapsed", "TenureExceptionLapsing", "TenureCredentialExpiring")
+    owners = {"namespace": scene.place, "owner": "payments"}
+    for name in mine:
+        eventually(lambda name=name: prometheus.firing(name, **owners), what=name)  # type: ignore[misc]
+    nobodys = "TenureCredentialExpiringUnowned"
+    [unowned] = eventually(lambda: prometheus.firing(nobodys, namespace=scene.audited), what=nobodys)
+    assert "owner" not in unowned["labels"]
 
     def told(receiver: str, **labels: str) -> list[Json]:
         return [alert for alert in inbox.of(receiver) if labels.items() <= alert["labels"].items()]
 
-    mine = {"alertname": "TenureDecisionOverdue", "namespace": scene.place, "owner": "payments"}
-    eventually(lambda: told("payments", **mine), what="payments is told")
-    nobodys = {"alertname": "TenureDecisionOverdue", "namespace": scene.audited, "severity": "info", "mode": "audit"}
-    found = eventually(lambda: told("platform", **nobodys), what="the platform team is told of what nobody owns")
-    assert "owner" not in found[0]["labels"]
-    assert found[0]["annotations"]["summary"].startswith("Nobody has ")
-    assert not told("platform", **mine), "and of nothing that an owner was told"
+    owned = {"alertname": "TenureDecisionOverdue", "namespace": scene.place, "owner": "payments"}
+    eventually(lambda: told("payments", **owned), what="payments is told")
+    nobody = {"alertname": "TenureDecisionOverdue", "namespace": scene.audited, "severity": "info", "mode": "audit"}
+    heard = eventually(lambda: told("platform", **nobody), what="the platform team is told of what nobody owns")
+    assert "owner" not in heard[0]["labels"]
+    assert heard[0]["annotations"]["summary"].startswith("Nobody has ")
+    eventually(lambda: told("platform", alertname=nobodys, namespace=scene.audited), what="and of its credentials")
+    assert not told("platform", **owned), "and of nothing that an owner was told"
     assert not told("security", namespace=scene.place, owner="payments")
 
 
 def test_silent_where_nothing_is_wrong(scene: Scene) -> None:
     """The operator works: of the alerts about it none fires, but for what is still being proven."""
     eventually(lambda: scene.prometheus.value('max(tenure_enforcement_effective{stage="Guard"})') == 1)
-    wrong = ("OperatorAbsent", "InventoryStale", "InventoryIncomplete", "BlastRadiusTripped", "BacklogGrowing")
+    wrong = (
+        "ExceptionDebt",
+        "OperatorAbsent",
+        "InventoryStale",
+        "InventoryIncomplete",
+        "BlastRadiusTripped",
+        "BacklogGrowing",
+    )
     for name in (f"Tenure{word}" for word in wrong):
         eventually(lambda name=name: not scene.prometheus.firing(name), 30, what=f"{name} is silent")  # type: ignore[misc]
-
-
-def queries() -> Iterator[tuple[str, str]]:
-    """Every expression that ships, with where it stands."""
-    for path in RULES:
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            for rule in group["rules"]:
-                yield f"{path.name}/{rule.get('record') or rule['alert']}", rule["expr"]
-    for path in DASHBOARDS:
-        board = json.loads(path.read_text())
-        variables = {v["name"]: v["current"]["value"] for v in board["templating"]["list"] if v["type"] == "custom"}
-        for panel in board["panels"]:
-            for target in panel.get("targets", ()):
-                text = target["expr"]
-                for name, chosen in variables.items():
-                    text = text.replace(f"${name}", chosen)
-                assert "$" not in text, text
-                yield f"{path.name}/{panel['title']}", text
 
 
 def test_every_series_that_is_asked_for_is_produced(scene: Scene) -> None:
@@ -248,18 +262,8 @@ def test_every_label_that_is_grouped_by_exists(scene: Scene) -> None:
 
 @pytest.mark.parametrize("board", DASHBOARDS, ids=lambda path: path.stem)
 def test_no_panel_of_a_dashboard_is_empty(scene: Scene, board: Path) -> None:
-    asked = [(place, text) for place, text in queries() if place.startswith(f"{board.name}/")]
-    assert len(asked) >= 10
-
-    def empty() -> list[str]:
-        return [
-            f"{place}: {text}"
-            for place, text in asked
-            if not [value for _, value in scene.prometheus.query(text) if not math.isnan(value)]
-        ]
-
     def filled() -> bool:
-        assert empty() == []
+        assert scene.prometheus.empty(board) == []
         return True
 
     eventually(filled, what=f"every panel of {board.name} filled")
@@ -281,3 +285,36 @@ def test_amtool_finds_no_fault_with_the_example_and_routes_as_it_says() -> None:
             check=False,
         )
         assert routed.stdout.strip() == receivers, labels
+
+
+def test_ends_of_what_is_gone_are_told_no_more(scene: Scene) -> None:
+    """In Prometheus too: the alert ends with its object, not with the lookback."""
+    series = f'tenure_credential_expiry_timestamp_seconds{{namespace="{scene.place}"}}'
+    [(labels, _)] = scene.prometheus.query(series)
+    assert {"name": "web-tls", "type": "TLS", "class": "Workload", "owner": "payments"}.items() <= labels.items()
+    scene.cluster.delete("secrets", "web-tls", scene.place)
+    eventually(lambda: not scene.prometheus.query(series), what="the end of the series")
+    assert len(scene.prometheus.query(f'tenure_exception_expiry_timestamp_seconds{{namespace="{scene.place}"}}')) == 1
+    scene.cluster.delete("identityexceptions", "exception", scene.place)
+    gone = f'{{__name__=~"tenure_(exception_expiry|finding_exempt_since)_.*",namespace="{scene.place}"}}'
+    eventually(lambda: not scene.prometheus.query(gone), what="the end of the waiver's")
+
+
+def test_scraped_over_tls(scene: Scene, tmp_path: Path) -> None:
+    """The last: the operator is started anew, with a certificate. Prometheus trusts its authority and no other."""
+    authority = Authority(tmp_path / "authority")
+    chain, key = authority.issue("metrics", "tenure.tenure-system.svc", addresses=["127.0.0.1"])
+    scene.operator.close()
+    arguments = ["--metrics-certificate", str(chain), "--metrics-key", str(key)]
+    trusted = authority.certificate_file
+    stranger = Authority(tmp_path / "stranger").certificate_file
+    with (
+        Operator(scene.cluster.kubeconfig, arguments=arguments, authority=trusted) as operator,
+        Prometheus(tmp_path / "trusting", target=operator.url.removeprefix("https://"), authority=trusted) as good,
+        Prometheus(tmp_path / "doubting", target=operator.url.removeprefix("https://"), authority=stranger) as bad,
+    ):
+        eventually(lambda: good.value("up") == 1, what="scraped over TLS")
+        eventually(lambda: good.value('tenure_inventory_sources{state="Fresh"}') == 1)
+        eventually(lambda: bad.value("up") == 0, what="not scraped")
+        [target] = bad.ask("targets")["activeTargets"]
+        assert "certificate" in target["lastError"]

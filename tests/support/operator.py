@@ -64,8 +64,11 @@ class Operator:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
         wait: bool = True,
+        authority: Path | None = None,
     ) -> None:
+        """`authority` signed the certificate that the arguments name: then it is asked over TLS."""
         self.kubeconfig = kubeconfig
+        self.authority = authority
         self.arguments = list(arguments)
         self.environment = dict(environment or {})
         self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="tenure-operator-")
@@ -75,7 +78,7 @@ class Operator:
         self._wait = wait
         self._process: subprocess.Popen[bytes] | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
-        self._http = urllib3.PoolManager(retries=False)
+        self._http = urllib3.PoolManager(retries=False, ca_certs=str(authority) if authority else None)
         self.port = 0
 
     @property
@@ -88,7 +91,7 @@ class Operator:
     @property
     def url(self) -> str:
         """Where metrics and probes are served, such as http://127.0.0.1:23456."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.authority else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +44,21 @@ def hastened(text: str) -> str:
         for rule in group["rules"]:
             rule.pop("for", None)
     return yaml.safe_dump(content)
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Every expression that ships, with where it stands."""
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                yield f"{path.name}/{rule.get('record') or rule['alert']}", rule["expr"]
+    for path in DASHBOARDS:
+        board = json.loads(path.read_text())
+        variables = {v["name"]: v["current"]["value"] for v in board["templating"]["list"] if v["type"] == "custom"}
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                text = re.sub(r"\$(\w+)", lambda named: variables[named[1]], target["expr"])  # noqa: B023
+                yield f"{path.name}/{panel['title']}", text
 
 
 class _Server:
@@ -134,9 +151,17 @@ class Alertmanager(_Server):
 
 
 class Prometheus(_Server):
-    """Scrapes one operator every second, `honor_labels` as in the chart, and evaluates the chart's rules."""
+    """Scrapes one operator every second, `honor_labels` as in the chart, and evaluates the chart's rules. With an
+    `authority` it scrapes over TLS, and trusts that one alone."""
 
-    def __init__(self, directory: Path, *, target: str, alertmanager: Alertmanager | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        target: str,
+        alertmanager: Alertmanager | None = None,
+        authority: Path | None = None,
+    ) -> None:
         super().__init__(directory, "prometheus")
         for path in RULES:
             (self.directory / f"rules-{path.parent.name}-{path.name}").write_text(hastened(path.read_text()))
@@ -152,6 +177,8 @@ class Prometheus(_Server):
                 }
             ],
         }
+        if authority is not None:
+            config["scrape_configs"][0] |= {"scheme": "https", "tls_config": {"ca_file": str(authority)}}
         if alertmanager is not None:
             config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager.address]}]}]}
         (self.directory / "config.yaml").write_text(yaml.safe_dump(config))
@@ -181,6 +208,16 @@ class Prometheus(_Server):
         assert len(found) == 1, f"{expression}: {found}"
         assert not math.isnan(found[0][1]), f"{expression}: NaN"
         return found[0][1]
+
+    def empty(self, board: Path) -> list[str]:
+        """The queries of a dashboard that answer nothing, or nothing but NaN, with where they stand."""
+        asked = [(place, text) for place, text in queries() if place.startswith(f"{board.name}/")]
+        assert len(asked) >= 10
+        return [
+            f"{place}: {text}"
+            for place, text in asked
+            if not [value for _, value in self.query(text) if not math.isnan(value)]
+        ]
 
     def firing(self, alert: str, **labels: str) -> list[Json]:
         """Alerts of that name that fire, with these labels."""

@@ -61,6 +61,14 @@ CLOUD_ROLES: Final = (
 )
 """ServiceAccount annotations that give it a cloud role (ecosystem.md §5.4)."""
 
+EXPIRIES: Final = (
+    "auth.openshift.io/certificate-not-after",
+    "service.beta.openshift.io/expiry",
+    "service.alpha.openshift.io/expiry",
+)
+"""Secret annotations, RFC 3339, in which OpenShift's issuers write the end of the certificate they put there. (Of
+cert-manager's, none says it.)"""
+
 _CACHE: Final = 16_384
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _ERROR_LIMIT: Final = 300
@@ -273,9 +281,22 @@ def secret(raw: Raw) -> Secret:
         managed_by=managed,
         invalid_since=intern(labels.get(LABEL_TOKEN_INVALID_SINCE, "")),
         last_used=intern(labels.get(LABEL_TOKEN_LAST_USED, "")),
+        expires=_expiry(annotations) if annotations else None,
         deleting="deletionTimestamp" in metadata,
         resource_version=_version(metadata),
     )
+
+
+def _expiry(annotations: Raw) -> datetime | None:
+    """The end that an annotation tells; one that is no instant tells nothing."""
+    for name in EXPIRIES:
+        try:
+            found = datetime.fromisoformat(annotations[name])
+            if found.tzinfo is not None:
+                return _INSTANTS.share(found.astimezone(UTC))
+        except (KeyError, ValueError, OverflowError):
+            continue
+    return None
 
 
 def _data(entries: Iterable[Raw]) -> tuple[tuple[str, ...], datetime | None, str]:

@@ -81,6 +81,8 @@ class Secret:
     """Value of the label kubernetes.io/legacy-token-invalid-since; "" = the token works."""
     last_used: str = ""
     """Value of the label kubernetes.io/legacy-token-last-used, YYYY-MM-DD (day granularity)."""
+    expires: datetime | None = None
+    """Its own end, as whoever issued it annotated it; None = it says nothing (its values are not read)."""
     deleting: bool = False
     resource_version: int = field(default=0, compare=False)
 

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from tenure.api.names import IdentityClass
+from tenure.api.names import ExceptionPhase, IdentityClass, Rule
 from tenure.inventory.store import Store
 from tenure.model.evaluation import Evaluation
 from tenure.model.keys import Key
 from tenure.model.records import Authored, Binding, Role, Secret, ServiceAccount
+from tenure.rules import risk
 from tenure.rules.secrets import is_credential
 from tenure.telemetry.metrics import Metrics
 from tenure.telemetry.observed import (
     Credential,
+    CredentialEnd,
     CredentialState,
     Entitlement,
+    ExceptionEnd,
     Identity,
     ReviewState,
     credential_type,
@@ -63,11 +66,13 @@ class Tallies:
             self._reviews[key] = Review(since, evaluation.review_due)
         else:
             self._reviews.pop(key, None)
+        if key.kind in ("Secret", "IdentityException"):
+            self._metrics.end(key, _end(evaluation, record))
         if not evaluation.exists or record is None:
             self._metrics.tally(key, None)
         elif isinstance(record, ServiceAccount):
-            class_ = IdentityClass.PLATFORM if evaluation.governance.platform else ownership.class_
-            self._metrics.tally(key, Identity("ServiceAccount", class_, ownership.state, ownership.escalation))
+            identity = Identity("ServiceAccount", _class(evaluation), ownership.state, ownership.escalation)
+            self._metrics.tally(key, identity)
         elif isinstance(record, Secret):
             state: CredentialState = "Invalidated" if record.invalid_since else "Usable"
             counted = (
@@ -109,3 +114,25 @@ class Tallies:
             if subject.kind == "ServiceAccount"
         ]
         self._metrics.tally(Key(binding.kind, binding.namespace, binding.name), buckets or None)
+
+
+def _class(evaluation: Evaluation) -> IdentityClass:
+    return IdentityClass.PLATFORM if evaluation.governance.platform else evaluation.ownership.class_
+
+
+def _end(evaluation: Evaluation, record: Any) -> CredentialEnd | ExceptionEnd | None:
+    """When the credential, or the exception that is active, ends by itself; None where nothing says so."""
+    if not evaluation.exists or record is None:
+        return None
+    if isinstance(record, Secret):
+        if record.expires is None or not is_credential(record):
+            return None
+        grade = risk.of_violation(Rule.CREDENTIAL_EXPIRING, evaluation.risk)
+        type_, owner = credential_type(record.type), evaluation.ownership.owner
+        return CredentialEnd(type_, _class(evaluation), grade.level, owner, record.expires)
+    standing = evaluation.standing
+    if standing is None or standing.phase is not ExceptionPhase.ACTIVE:
+        return None
+    grade = risk.of_violation(Rule.EXCEPTION_LAPSED, evaluation.risk)
+    spec, owner = record.spec, evaluation.ownership.owner
+    return ExceptionEnd(spec.class_, grade.level, owner, evaluation.needed, spec.expires_at)

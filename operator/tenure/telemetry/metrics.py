@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -51,16 +51,20 @@ from tenure.model.records import Authored
 from tenure.telemetry.observed import (
     Bucket,
     Credential,
+    CredentialEnd,
     CredentialState,
     CredentialType,
     Entitlement,
     EntitlementScope,
     EntitlementState,
+    ExceptionEnd,
     Identity,
     IdentityKind,
     Observed,
     OwnershipState,
 )
+
+T = TypeVar("T")
 
 PREFIX: Final = "tenure_"
 
@@ -148,7 +152,7 @@ _SCOPES: Final[tuple[EntitlementScope, ...]] = ("Namespace", "Cluster")
 _ENTITLEMENT_STATES: Final[tuple[EntitlementState, ...]] = ("Effective", "Dangling")
 
 _CHUNK: Final = 1000
-"""Findings rendered between two turns of the event loop: about 10 ms when none is known yet, 1 ms when all are."""
+"""Objects rendered between two turns of the event loop: about 10 ms when none is known yet, 1 ms when all are."""
 
 Finding = Authored[IdentityFindingSpec, IdentityFindingStatus]
 
@@ -161,18 +165,19 @@ class Metrics:
         library, which would otherwise add a `_created` gauge to every counter and histogram."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._few = CollectorRegistry()
-        """Everything but the findings: so few series that the client library's own rendering is quick enough."""
+        """Everything that is about no single object: so few series that the client library's own rendering is quick
+        enough."""
         ProcessCollector(registry=self._few)
         PlatformCollector(registry=self._few)
         GCCollector(registry=self._few)
         self._tallies = _Tallies()
         self._few.register(_State(observed, self._tallies))
-        self._findings = FindingCollector(observed, rules)
+        self._objects = ObjectCollector(observed, rules)
         self.registry = CollectorRegistry()
         """All of it, for whoever wants to collect the usual way; `exposition` is the way that does not stall the
         loop."""
         self.registry.register(self._few)
-        self.registry.register(self._findings)
+        self.registry.register(self._objects)
 
         self._decision = self._histogram(
             "decision_latency_seconds",
@@ -293,16 +298,20 @@ class Metrics:
         None or () when it is gone. O(1): the gauges never walk the inventory."""
         self._tallies.put(key, bucket)
 
+    def end(self, key: Key, end: CredentialEnd | ExceptionEnd | None) -> None:
+        """When the credential or active exception `key` ends by itself; None when it has no such end, or is gone."""
+        self._objects.end(key, end)
+
     async def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """One scrape: body and content type, OpenMetrics 1.0 where `accept` asks for it, else the classic text. Yields
         to the event loop on the way; what it says of findings is what stood when it was asked."""
         encode, content_type = choose_encoder(accept)
-        findings = self._findings.snapshot()
+        findings = self._objects.snapshot()
         parts: list[bytes] = []
         for family in self._few.collect():
             parts.append(encode(_Only(family)).removesuffix(_EOF))
         await asyncio.sleep(0)
-        async for part in self._findings.render(findings):
+        async for part in self._objects.render(findings):
             parts.append(part)
         if "openmetrics" in content_type:
             parts.append(_EOF)
@@ -464,6 +473,9 @@ def _total(name: str, text: str, labels: Sequence[str], values: Mapping[tuple[st
 
 
 _FINDING_LABELS: Final = ("namespace", "name", "rule", "risk", "class", "owner", "on_deadline", "mode")
+_EXEMPT_LABELS: Final = ("namespace", "name", "rule", "risk", "class", "owner")
+_CREDENTIAL_LABELS: Final = ("namespace", "name", "type", "class", "risk", "owner")
+_EXCEPTION_LABELS: Final = ("namespace", "name", "class", "risk", "owner", "needed")
 _GROUP_LABELS: Final = ("rule", "risk", "class", "phase")
 
 
@@ -474,12 +486,14 @@ class _Row:
     finding: Finding
     group: tuple[str, ...]
     labels: tuple[str, ...]
-    """() for a finding that is not open: it is counted, and has no series of its own."""
+    """() for a finding that is neither open nor excepted: it is counted, and has no series of its own."""
     text: str
     """The labels as both text formats write them."""
-    opened: float | None
-    deadline: float | None
-    undecided: bool
+    opened: float | None = None
+    deadline: float | None = None
+    exempt: float | None = None
+    """Of an excepted finding: from when on it would have been exempt without a break for as long as its lineage was."""
+    undecided: bool = False
 
 
 def _row(finding: Finding) -> _Row | None:
@@ -488,19 +502,44 @@ def _row(finding: Finding) -> _Row | None:
         return None
     rule, risk, class_ = finding.spec.rule.value, status.risk.level.value, status.class_.value
     group = (rule, risk, class_, status.phase.value)
-    if status.phase is not Phase.OPEN:
-        return _Row(finding, group, (), "", None, None, False)
     owner, mode = status.accountable.owner, status.mode.value.lower()
+    if status.phase is Phase.EXCEPTED:
+        decision, since = status.decision, status.debt.since or status.decided
+        waived = decision.class_ if decision is not None and decision.source is DecisionSource.EXCEPTION else STANDARD
+        labels: tuple[str, ...] = (finding.namespace, finding.name, rule, risk, waived, owner)
+        began = since.timestamp() - status.debt.exempt_seconds if since is not None else None
+        return _Row(finding, group, labels, _text(_EXEMPT_LABELS, labels), exempt=began)
+    if status.phase is not Phase.OPEN:
+        return _Row(finding, group, (), "")
     labels = (finding.namespace, finding.name, rule, risk, class_, owner, status.on_deadline.value, mode)
     return _Row(
         finding,
         group,
         labels,
         _text(_FINDING_LABELS, labels),
-        status.detected.timestamp() if status.detected else None,
-        status.due.timestamp() if status.due else None,
-        status.decided is None,
+        opened=status.detected.timestamp() if status.detected else None,
+        deadline=status.due.timestamp() if status.due else None,
+        undecided=status.decided is None,
     )
+
+
+class _End(NamedTuple):
+    """The end of one object, worked out when it is told of."""
+
+    labels: tuple[str, ...]
+    text: str
+    at: float
+
+
+def _end(key: Key, end: CredentialEnd | ExceptionEnd) -> _End:
+    if isinstance(end, CredentialEnd):
+        names: Sequence[str] = _CREDENTIAL_LABELS
+        labels: tuple[str, ...] = (key.namespace, key.name, end.type, end.class_.value, end.risk.value, end.owner)
+    else:
+        names = _EXCEPTION_LABELS
+        needed = "true" if end.needed else "false"
+        labels = (key.namespace, key.name, end.class_.value, end.risk.value, end.owner, needed)
+    return _End(labels, _text(names, labels), end.at.timestamp())
 
 
 def _text(names: Sequence[str], values: Sequence[str]) -> str:
@@ -512,8 +551,9 @@ def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-class FindingCollector(Collector):
-    """Everything that is about findings: their number, and the series of each open one, which die with it."""
+class ObjectCollector(Collector):
+    """Everything that is about one object, and dies with it: the number of findings and the series of each that is open
+    or excepted; the ends of credentials and exceptions."""
 
     def __init__(self, observed: Observed, rules: Sequence[Rule]) -> None:
         self._observed = observed
@@ -523,6 +563,14 @@ class FindingCollector(Collector):
         }
         self._group_text = {group: _text(_GROUP_LABELS, group) for group in self._zeros}
         self._known: dict[tuple[str, str], _Row] = {}
+        self._ends: dict[str, dict[Key, _End]] = {family.name: {} for family in (_CREDENTIAL_END, _EXCEPTION_END)}
+
+    def end(self, key: Key, end: CredentialEnd | ExceptionEnd | None) -> None:
+        ends = self._ends[(_EXCEPTION_END if key.kind == "IdentityException" else _CREDENTIAL_END).name]
+        if end is None:
+            ends.pop(key, None)
+        else:
+            ends[key] = _end(key, end)
 
     def collect(self) -> Iterator[Metric]:
         """The client library's way, in one go: for tests and tools."""
@@ -531,10 +579,10 @@ class FindingCollector(Collector):
         self._known = known
         yield _gauge(*_FINDINGS, _GROUP_LABELS, self._counts(rows))
         yield _gauge(*_OLDEST, (), {(): oldest} if (oldest := _oldest(rows)) is not None else {})
-        yield _gauge(*_OPENED, _FINDING_LABELS, {row.labels: row.opened for row in rows if row.opened is not None})
-        yield _gauge(
-            *_DEADLINE, _FINDING_LABELS, {row.labels: row.deadline for row in rows if row.deadline is not None}
-        )
+        for family, names, value_of in _PER_FINDING:
+            yield _gauge(*family, names, {row.labels: value for row in rows if (value := value_of(row)) is not None})
+        for family, names in ((_CREDENTIAL_END, _CREDENTIAL_LABELS), (_EXCEPTION_END, _EXCEPTION_LABELS)):
+            yield _gauge(*family, names, {end.labels: end.at for end in self._ends[family.name].values()})
 
     def snapshot(self) -> tuple[Finding, ...]:
         """The findings of one scrape: the index may change at every turn of the event loop, its records never do."""
@@ -553,14 +601,17 @@ class FindingCollector(Collector):
         oldest = _oldest(rows)
         yield _head(*_OLDEST) + _lines(_OLDEST.name, () if oldest is None else (("", oldest),))
         await asyncio.sleep(0)
-        yield _head(*_OPENED)
-        for chunk in _chunks(rows):
-            yield _lines(_OPENED.name, ((row.text, row.opened) for row in chunk if row.opened is not None))
-            await asyncio.sleep(0)
-        yield _head(*_DEADLINE)
-        for chunk in _chunks(rows):
-            yield _lines(_DEADLINE.name, ((row.text, row.deadline) for row in chunk if row.deadline is not None))
-            await asyncio.sleep(0)
+        for family, _, value_of in _PER_FINDING:
+            yield _head(*family)
+            for chunk in _chunks(rows):
+                found = ((row.text, value) for row in chunk if (value := value_of(row)) is not None)
+                yield _lines(family.name, found)
+                await asyncio.sleep(0)
+        for family in (_CREDENTIAL_END, _EXCEPTION_END):
+            yield _head(*family)
+            for ends in _chunks(tuple(self._ends[family.name].values())):
+                yield _lines(family.name, ((end.text, end.at) for end in ends))
+                await asyncio.sleep(0)
 
     def _rows(self, findings: Iterable[Finding], known: dict[tuple[str, str], _Row]) -> list[_Row]:
         """Rows of these findings, entered into `known`; what was worked out for the same record before is taken
@@ -585,7 +636,7 @@ def _oldest(rows: Iterable[_Row]) -> float | None:
     return min((row.opened for row in rows if row.undecided and row.opened is not None), default=None)
 
 
-def _chunks(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
@@ -598,6 +649,17 @@ _FINDINGS: Final = _Family("findings", "Findings by phase.")
 _OLDEST: Final = _Family("oldest_undecided_timestamp_seconds", "Detection of the oldest undecided finding.")
 _OPENED: Final = _Family("finding_opened_timestamp_seconds", "When an open finding was detected.")
 _DEADLINE: Final = _Family("finding_decision_deadline_timestamp_seconds", "When an open finding's decision is due.")
+_EXEMPT: Final = _Family(
+    "finding_exempt_since_timestamp_seconds", "Of an excepted finding: now less all the time it was exempt."
+)
+_CREDENTIAL_END: Final = _Family("credential_expiry_timestamp_seconds", "When a credential ends, where it says so.")
+_EXCEPTION_END: Final = _Family("exception_expiry_timestamp_seconds", "When an active exception ends.")
+
+_PER_FINDING: Final[tuple[tuple[_Family, Sequence[str], Callable[[_Row], float | None]], ...]] = (
+    (_OPENED, _FINDING_LABELS, lambda row: row.opened),
+    (_DEADLINE, _FINDING_LABELS, lambda row: row.deadline),
+    (_EXEMPT, _EXEMPT_LABELS, lambda row: row.exempt),
+)
 
 
 def _head(name: str, text: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from tenure.api.exception import IdentityExceptionSpec, IdentityExceptionStatus
 from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
-from tenure.api.names import IdentityClass
+from tenure.api.names import ExceptionClass, IdentityClass, Risk
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.model.records import Authored
 
@@ -75,6 +75,32 @@ class Entitlement:
 
 
 Bucket = Identity | Credential | Entitlement
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialEnd:
+    """A credential's own end, as its metadata tell it, and who has to see to it."""
+
+    type: CredentialType
+    class_: IdentityClass
+    risk: Risk
+    """That of the finding there would be."""
+    owner: str
+    """"" = nobody."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionEnd:
+    """The end of an active exception."""
+
+    class_: ExceptionClass
+    risk: Risk
+    """That of the finding there will be, if nothing changes by then."""
+    owner: str
+    needed: bool
+    """What it waives is there."""
+    at: datetime
 
 
 class Observed(Protocol):

@@ -105,6 +105,29 @@ def test_a_token_that_was_switched_off() -> None:
     assert PROJECTIONS["Secret"]({"metadata": meta(labels=labels)}).invalid_since == "2026-11-21"
 
 
+@pytest.mark.parametrize(
+    ("annotations", "end"),
+    [
+        ({"auth.openshift.io/certificate-not-after": "2027-03-16T05:08:42Z"}, "2027-03-16T05:08:42+00:00"),
+        ({"service.beta.openshift.io/expiry": "2027-03-16T07:08:42+02:00"}, "2027-03-16T05:08:42+00:00"),
+        (
+            {
+                "service.beta.openshift.io/expiry": "soon",
+                "service.alpha.openshift.io/expiry": "2027-03-16T05:08:42Z",
+            },
+            "2027-03-16T05:08:42+00:00",
+        ),
+        ({"service.beta.openshift.io/expiry": "2027-03-16T05:08:42"}, None),  # of which zone?
+        ({"service.beta.openshift.io/expiry": "0001-01-01T00:00:00+14:00"}, None),
+        ({"cert-manager.io/certificate-name": "web"}, None),
+        ({}, None),
+    ],
+)
+def test_a_credentials_own_end_is_what_its_issuer_annotated(annotations: dict[str, str], end: str | None) -> None:
+    record = PROJECTIONS["Secret"]({"type": "kubernetes.io/tls", "metadata": meta(annotations=annotations)})
+    assert (record.expires.isoformat() if record.expires else None) == end
+
+
 def test_a_manifest_gives_its_key_names_and_nothing_else() -> None:
     canary = "c2VjcmV0"
     manifest = {"kind": "Secret", "metadata": {"name": "a"}, "data": {"b": canary}, "stringData": {"a": canary}}

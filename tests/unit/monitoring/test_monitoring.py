@@ -84,7 +84,8 @@ def test_an_alert_says_what_it_is_how_bad_and_where_to_read_on(name: str) -> Non
     assert re.fullmatch(r"Tenure[A-Z]\w+", name)
     words = alert["annotations"]
     assert set(words) == {"summary", "description", "runbook_url"}
-    assert words["runbook_url"] == f"https://tenure.dev/runbooks/{name}"
+    assert words["runbook_url"] == f"docs/runbooks/{name}.md", "a path in this repository: the pages stand nowhere else"
+    assert (REPOSITORY / words["runbook_url"]).is_file()
     assert all(text.rstrip().endswith((".", "`.")) for key, text in words.items() if key != "runbook_url")
     severity = alert["labels"]["severity"]
     assert set(re.findall(r"\b(critical|warning|info)\b", severity)) <= SEVERITIES

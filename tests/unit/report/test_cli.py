@@ -42,7 +42,8 @@ def test_every_flag(started: list[Settings]) -> None:
     done = run(
         "run", "--kubeconfig", "k", "--context", "c", "--operator-namespace", "ops", "--service-account", "sa",
         "--namespaces", "a,b", "--namespaces", "c", "--platform-namespaces", "istio-system", "--enforcement", "off",
-        "--metrics-address", "127.0.0.1:0", "--log-level", "debug", "--log-format", "json",
+        "--metrics-address", "127.0.0.1:0", "--metrics-certificate", "c.pem", "--metrics-key", "k.pem",
+        "--log-level", "debug", "--log-format", "json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert started == [
@@ -55,6 +56,8 @@ def test_every_flag(started: list[Settings]) -> None:
             platform_namespaces=("istio-system",),
             enforcement=False,
             metrics_address="127.0.0.1:0",
+            metrics_certificate="c.pem",
+            metrics_key="k.pem",
             log_level="debug",
             log_format="json",
         )
@@ -78,6 +81,8 @@ def test_the_environment_gives_the_same(started: list[Settings]) -> None:
         (("--platform-namespaces", "kube-*"), "--platform-namespaces: 'kube-*' is no name"),
         (("--metrics-address", "9464"), "--metrics-address: '9464' is not host:port"),
         (("--metrics-address", ":99999"), "not host:port"),
+        (("--metrics-certificate", "c.pem"), "--metrics-certificate and --metrics-key go together"),
+        (("--metrics-key", "k.pem"), "--metrics-certificate and --metrics-key go together"),
         (("--enforcement", "maybe"), "--enforcement"),
         (("--log-level", "loud"), "--log-level"),
         (("--nonsense",), "--nonsense"),

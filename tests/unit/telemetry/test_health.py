@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
 
 from tenure.settings import SettingsError
-from tenure.telemetry.health import Server, serve
+from tenure.telemetry import health
+from tenure.telemetry.health import Certificate, Server, serve
 from tenure.telemetry.metrics import Metrics
 from tenure.telemetry.observed import Nothing
+from tests.support.pki import Authority
 
 
 def fine() -> None:
@@ -65,3 +71,78 @@ async def test_a_taken_port_and_no_address() -> None:
             await serve(server.address, Metrics(observed=Nothing()), fine, fine)
     with pytest.raises(SettingsError):
         await serve("9464", Metrics(observed=Nothing()), fine, fine)
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------
+
+
+async def served(port: int) -> str:
+    """The common name of the certificate that a new connection is shown."""
+    shown = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    [name] = x509.load_pem_x509_certificate(shown.encode()).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(name.value)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_tls_and_a_certificate_that_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(health, "RENEWED_WITHIN", 0.02)
+    authority = Authority(tmp_path)
+    chain, key = authority.issue("tls", "first", addresses=["127.0.0.1"])
+    certificate = Certificate(chain, key)
+    server = await serve("127.0.0.1:0", Metrics(observed=Nothing()), fine, fine, certificate)
+    port = int(server.address.rpartition(":")[2])
+    trusting = ssl.create_default_context(cafile=str(authority.certificate_file))
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting, force_close=True)) as session:
+            for path in ("/metrics", "/healthz", "/readyz"):
+                async with session.get(f"https://{server.address}{path}") as answer:
+                    assert answer.status == 200
+            with pytest.raises(aiohttp.ClientError):
+                await session.get(f"http://{server.address}/metrics")
+
+            def replace(name: str, *files: Path) -> None:
+                """As a Secret's volume does it: the files are others, at once."""
+                for old, new in zip(files, authority.issue(name, name, addresses=["127.0.0.1"]), strict=False):
+                    new.replace(old)
+
+            caplog.set_level("INFO")
+            replace("half", chain)  # the key is still the first one's
+            await until(lambda: "cannot be used, the one before stays" in caplog.text)
+            assert await served(port) == "first"
+            chain.unlink()
+            await asyncio.sleep(0.05)
+            assert await served(port) == "first"
+            replace("second", chain, key)
+            await until(lambda: "serving with the new certificate" in caplog.text)
+            assert await served(port) == "second"
+            async with session.get(f"https://{server.address}/readyz") as answer:
+                assert answer.status == 200
+    finally:
+        await server.stop()
+
+
+def test_older_tls_is_refused(tmp_path: Path) -> None:
+    certificate = Certificate(*Authority(tmp_path).issue("tls", "tls", addresses=["127.0.0.1"]))
+    assert certificate.context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("wrong", ["missing", "another's key", "no PEM"])
+def test_what_is_no_certificate_with_its_key(tmp_path: Path, wrong: str) -> None:
+    authority = Authority(tmp_path)
+    chain, key = authority.issue("tls", "tls")
+    match wrong:
+        case "missing":
+            chain.unlink()
+        case "another's key":
+            _, key = authority.issue("other", "other")
+        case _:
+            key.write_text("no key")
+    with pytest.raises(SettingsError, match=r"--metrics-certificate .*tls\.crt, --metrics-key .*: no certificate"):
+        Certificate(chain, key)

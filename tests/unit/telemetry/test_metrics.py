@@ -30,7 +30,15 @@ from tenure.model.keys import Key
 from tenure.model.records import Authored
 from tenure.telemetry import metrics as m
 from tenure.telemetry.metrics import Metrics
-from tenure.telemetry.observed import Credential, Entitlement, Identity, Nothing, credential_type
+from tenure.telemetry.observed import (
+    Credential,
+    CredentialEnd,
+    Entitlement,
+    ExceptionEnd,
+    Identity,
+    Nothing,
+    credential_type,
+)
 
 T0 = datetime(2026, 12, 4, 9, 0, tzinfo=UTC)
 SPEC = IdentityFindingSpec.read({"rule": "Unowned", "subject": {"kind": "ServiceAccount", "name": "ci", "uid": "u"}})
@@ -450,6 +458,41 @@ def test_the_oldest_undecided_is_neither_decided_nor_closed() -> None:
     assert value(Metrics(observed=engine), "oldest_undecided_timestamp_seconds") == at(-50).timestamp()
 
 
+def test_an_exempt_findings_series_tells_all_its_exempt_time_and_ends_with_it() -> None:
+    decision = {"source": "Exception", "class": "Migration", "reference": "IdentityException/w"}
+    debt = {"exempt_seconds": 3600, "since": at(5), "renewals": 1}
+    engine = Engine([finding("unowned-1", status(phase="Excepted", decided=at(5), decision=decision, debt=debt))])
+    metrics = Metrics(observed=engine)
+    labels = {name: LABELS[name] for name in ("namespace", "name", "rule", "risk", "owner")}
+    exempt = "finding_exempt_since_timestamp_seconds"
+    assert value(metrics, exempt, **labels, **{"class": "Migration"}) == at(-55).timestamp()
+    assert value(metrics, "finding_opened_timestamp_seconds", **LABELS) is None
+
+    policys = status(phase="Excepted", decided=at(4), decision={"source": "Policy"}, debt={**debt, "exempt_seconds": 0})
+    engine.held = [finding("unowned-1", policys)]
+    assert value(metrics, exempt, **labels, **{"class": "Standard"}) == at(5).timestamp()
+    engine.held = [finding("unowned-1", status(debt={**debt, "since": None}))]
+    assert "finding_exempt_since_timestamp_seconds{" not in scrape(metrics), "open again: it stands in the finding"
+
+
+def test_ends_follow_the_objects() -> None:
+    metrics = Metrics(observed=Nothing())
+    secret, waiver = Key("Secret", "payments", "web-tls"), Key("IdentityException", "payments", "w")
+    metrics.end(secret, CredentialEnd("TLS", IdentityClass.WORKLOAD, Risk.MEDIUM, "", at(1)))
+    metrics.end(waiver, ExceptionEnd(ExceptionClass.MIGRATION, Risk.HIGH, "payments", True, at(2)))
+    credential = {"namespace": "payments", "name": "web-tls", "type": "TLS", "class": "Workload", "risk": "Medium"}
+    exception = {"namespace": "payments", "name": "w", "class": "Migration", "risk": "High", "owner": "payments"}
+    assert value(metrics, "credential_expiry_timestamp_seconds", **credential, owner="") == at(1).timestamp()
+    assert value(metrics, "exception_expiry_timestamp_seconds", **exception, needed="true") == at(2).timestamp()
+    metrics.end(secret, CredentialEnd("TLS", IdentityClass.WORKLOAD, Risk.MEDIUM, "payments", at(3)))
+    metrics.end(waiver, None)
+    assert value(metrics, "credential_expiry_timestamp_seconds", **credential, owner="payments") == at(3).timestamp()
+    assert [line for line in scrape(metrics).splitlines() if line.startswith("tenure_exception_expiry")] == []
+    metrics.end(secret, None)
+    metrics.end(secret, None)
+    assert [line for line in scrape(metrics).splitlines() if line.startswith("tenure_credential_expiry")] == []
+
+
 def test_owner_names_are_escaped() -> None:
     odd = 'a"b\\c\nd'
     metrics = Metrics(observed=Engine([finding("unowned-1", status(accountable={"owner": odd}))]))
@@ -465,8 +508,11 @@ def many(count: int) -> list[Finding]:
 
 def test_both_ways_to_collect_say_the_same() -> None:
     engine = Engine([*many(1500), finding("x", status(phase="Resolved"))])
+    engine.held.append(finding("y", status(phase="Excepted", decided=at(5))))
     metrics = Metrics(observed=engine)
     metrics.tripwire()
+    metrics.end(Key("Secret", "a", "b"), CredentialEnd("TLS", IdentityClass.PLATFORM, Risk.HIGH, 'odd "owner', at(1)))
+    metrics.end(Key("IdentityException", "a", "b"), ExceptionEnd(ExceptionClass.MIGRATION, Risk.LOW, "o", False, at(2)))
 
     quick, usual = scrape(metrics), generate_latest(metrics.registry).decode()
 
@@ -479,7 +525,8 @@ def test_both_ways_to_collect_say_the_same() -> None:
 
     assert heads(quick) == heads(usual)
     assert values(quick) == values(usual)
-    assert sum(name.startswith("tenure_finding_") for name, *_ in values(quick)) == 3000
+    assert sum(name.startswith("tenure_finding_") for name, *_ in values(quick)) == 3001
+    assert sum("_expiry_" in name for name, *_ in values(quick)) == 2
 
 
 def test_openmetrics_where_asked_for() -> None:
