@@ -126,10 +126,9 @@ verify: $(STAMP) ## fail when a generated file is not what its source says
 	$(BIN)/python -m monitoring.dashboards --check
 
 .PHONY: manifests
-manifests: $(STAMP) ## render the default chart for clusters without Helm: build/tenure.yaml (the image: IMAGE=registry/name)
-	@mkdir -p build
-	@$(BIN)/python -m tests.support.helm $(IMAGE) > build/tenure.yaml
-	@echo "build/tenure.yaml: create the namespace tenure-system, then kubectl apply --server-side -f build/tenure.yaml"
+manifests: $(STAMP) ## bring deploy/ up to the default chart, for clusters without Helm (IMAGE=registry/tenure@sha256:…)
+	@$(BIN)/python -m tests.support.helm $(IMAGE)
+	@echo "deploy/ is the default chart: make install, then kubectl apply --server-side -f deploy/operator.yaml"
 
 .PHONY: bench
 bench: $(STAMP) ## the benchmark's table (N=1; N=10 is the contract's size); figures also in build/bench.json

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 import yaml
 
 from tenure.enforce.policies import is_as_shipped, shipped
@@ -232,7 +233,11 @@ def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: 
     for name in ("shop", "payments", "elsewhere"):
         cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     with Kubelet(cluster, HOME) as kubelet:
-        values = {"scopedNamespaces": ["shop", "payments"], "test": {"namespace": "shop"}}
+        values = {
+            "scopedNamespaces": ["shop", "payments"],
+            "platformNamespaces": ["payments"],
+            "test": {"namespace": "shop"},
+        }
         given = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
         said = helm("install", *RELEASE, "--create-namespace", str(CHART), *given, *WAIT)
         assert "It observes shop, payments" in said
@@ -245,6 +250,29 @@ def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: 
         assert cluster.list("identityfindings", "elsewhere") == []
         for namespace, seen in {"shop": True, "payments": True, "elsewhere": False, "": False}.items():
             assert cluster.can(scenario.OPERATOR, "list", "secrets", namespace=namespace) is seen
+
+        # Its guards skip the platform's namespace, and are still those that it knows and proves.
+        def effective() -> bool:
+            url = f"http://127.0.0.1:{kubelet.port_of('tenure-')}/metrics"
+            return 'tenure_enforcement_effective{stage="Guard"} 1.0' in urllib3.request("GET", url).data.decode()
+
+        eventually(effective, 30, what="the guards are effective")
+        guarded = cluster.get("validatingadmissionpolicies", "tenure-guard-pods")
+        assert guarded is not None
+        [skipped] = guarded["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+        assert skipped["values"][-1] == "payments"
+        scenario.identity(cluster, "payments", "ci", ["ci-token"])
+        scenario.token_of(cluster, "payments", "ci-token")
+        scenario.govern(cluster, policy("scoped", deadline("Unowned"), platformNamespaces=["payments"]))
+        for namespace in ("shop", "payments"):
+            quarantined = lambda ns=namespace: phase_of(cluster, ns, "Unowned", "ci") == "Quarantined"  # noqa: E731
+            eventually(quarantined, 60, what=f"{namespace}/ci quarantined")
+        eventually(lambda: "is quarantined" in refused(cluster, pod("shop", "ci")), what="the guard of shop")
+        assert refused(cluster, pod("payments", "ci")) == ""
+        eventually(lambda: switched_off(cluster, "payments", "ci-token"), what="the other stage works there")
+        found = scenario.finding_of(cluster, "payments", "Unowned", "ci")
+        assert found is not None
+        assert "PlatformNamespace" in [condition["reason"] for condition in found["status"]["conditions"]]
 
         # The API server takes every combination: as an apply, which changes nothing.
         for values_file in sorted((CHART / "ci").glob("*-values.yaml")):

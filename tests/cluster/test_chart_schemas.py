@@ -1,4 +1,4 @@
-"""Every document of every combination fits the schemas of every Kubernetes that the chart is for."""
+"""Every document of every combination fits the schemas of every Kubernetes that the chart is for, and is clean YAML."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+from yamllint import linter
+from yamllint.config import YamlLintConfig
 
 from tests.support.helm import CHART, Helm
 
@@ -29,3 +31,27 @@ def test_it_fits(values: Path, tmp_path: Path) -> None:
     # The Prometheus operator's, which bring no schema; and where stamps are asked for, on Kubernetes that has none.
     stamps = {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
     assert unknown <= {"ServiceMonitor", "PodMonitor", "PrometheusRule", "CustomResourceDefinition", *stamps}
+
+
+LINT = YamlLintConfig(
+    """
+extends: default
+rules:
+  line-length: disable       # expressions
+  document-start: disable    # Helm writes one before each document, and one more where a file begins with its own
+  empty-lines: disable       # where a template rendered nothing
+  comments-indentation: disable
+  comments: {min-spaces-from-content: 1}
+  indentation: {indent-sequences: whatever}
+  braces: {max-spaces-inside: 1}
+"""
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("values", sorted((CHART / "ci").glob("*-values.yaml")), ids=lambda path: path.stem)
+def test_yamllint_finds_no_fault_with_what_is_rendered(values: Path, tmp_path: Path) -> None:
+    text = Helm("4", tmp_path)(
+        "template", "tenure", str(CHART), "-n", "tenure-system", "--kube-version", "1.36", "--values", str(values)
+    )
+    assert [f"{fault} in {text.splitlines()[fault.line - 1]!r}" for fault in linter.run(text, LINT)] == []

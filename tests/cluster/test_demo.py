@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.demo.examples import FOLDER, Names, in_seconds, read
-from tests.support.cluster import Cluster
+from tests.demo.ground import OwnGround
+from tests.demo.narrator import Narrator
+from tests.demo.story import Story
+from tests.support.cluster import Cluster, eventually
+from tests.support.operator import Operator
+from tests.support.prometheus import DASHBOARDS, MISSING, Prometheus
 
 FILES = [
     "1-teams.yaml",
@@ -60,3 +66,44 @@ def test_own_names_leave_nothing_of_the_readable_ones() -> None:
             if "namespace" not in metadata:
                 assert "tenure-demo-abc123" in metadata["name"]
                 assert metadata["labels"]["tenure.dev/demo"] == "abc123"
+
+
+class Watched(OwnGround):
+    """`make demo`'s ground, with a Prometheus that watches from the first instant on."""
+
+    def __init__(self, narrator: Narrator, directory: Path) -> None:
+        super().__init__(narrator)
+        self._place = directory
+        self.prometheus: Prometheus
+
+    def run_operator(self) -> Operator:
+        operator = super().run_operator()
+        self.prometheus = Prometheus(self._place, target=operator.url.removeprefix("http://")).__enter__()
+        recorded = "sum(risk_outcome:tenure_decisions_due_total:max)"
+        eventually(lambda: self.prometheus.query(recorded), what="the first recorded values")
+        return operator
+
+    def close(self) -> None:
+        if hasattr(self, "prometheus"):
+            self.prometheus.__exit__()
+        super().close()
+
+
+@pytest.mark.long
+@pytest.mark.local
+@pytest.mark.skipif(bool(MISSING), reason=f"not on PATH: {', '.join(MISSING)} (.ci/run installs them)")
+def test_the_demo_is_told_and_no_panel_of_a_dashboard_is_empty_on_its_data(tmp_path: Path) -> None:
+    narrator = Narrator()
+    ground = Watched(narrator, tmp_path)
+    story = Story(ground, narrator)
+    try:
+        story.tell()
+
+        def filled() -> bool:
+            assert [query for board in DASHBOARDS for query in ground.prometheus.empty(board)] == []
+            return True
+
+        eventually(filled, what="every panel filled")
+    finally:
+        story.stop()
+        ground.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -109,21 +110,39 @@ class Helm:
         return [document for document in yaml.load_all(self(*arguments), YAML) if document]
 
 
-def main(image: str = "") -> None:
-    """Prints the default chart, without what is Helm's own: hooks, its labels and annotations."""
+OPERATOR_FILE: Final = REPOSITORY / "deploy" / "operator.yaml"
+"""What the default chart has beyond the rest of deploy/: what runs the operator."""
+_HELMS_OWN: Final = ("app.kubernetes.io/managed-by", "app.kubernetes.io/instance", "helm.sh/chart")
+_HEADER: Final = """\
+# What runs the operator, for clusters without Helm. `make manifests IMAGE=registry.example.com/tenure@sha256:…` writes
+# it from the chart. Everything else of the default chart is crds/ and the other files here. After install.sh:
+# kubectl apply --server-side -f deploy/operator.yaml
+"""
+
+
+def without_helm(document: Json) -> Json:
+    """A rendered document without the labels and annotations that are Helm's own."""
+    document = copy.deepcopy(document)
+    document["metadata"].get("annotations", {}).pop("helm.sh/resource-policy", None)
+    for where in (document["metadata"], document.get("spec", {}).get("template", {}).get("metadata", {})):
+        for label in _HELMS_OWN:
+            where.get("labels", {}).pop(label, None)
+    return document
+
+
+def operator_file(image: str = "") -> str:
+    """deploy/operator.yaml, byte for byte."""
+    repository, _, digest = image.partition("@")
+    sets = {name: value for name, value in {"image.repository": repository, "image.digest": digest}.items() if value}
     with tempfile.TemporaryDirectory() as home:
-        documents = Helm("4", Path(home)).render(sets={"image.repository": image} if image else {})
-    for document in documents:
-        metadata = document["metadata"]
-        annotations = metadata.get("annotations", {})
-        if "helm.sh/hook" in annotations:
-            continue
-        annotations.pop("helm.sh/resource-policy", None)
-        for where in (metadata, document.get("spec", {}).get("template", {}).get("metadata", {})):
-            for label in ("app.kubernetes.io/managed-by", "app.kubernetes.io/instance", "helm.sh/chart"):
-                where.get("labels", {}).pop(label, None)
-        print("---\n" + yaml.safe_dump(document, sort_keys=False, width=140), end="")
+        documents = Helm("4", Path(home)).render(sets=sets)
+    own = [
+        without_helm(document)
+        for document in documents
+        if document["kind"] in ("Deployment", "Service") and "helm.sh/hook" not in str(document["metadata"])
+    ]
+    return _HEADER + "---\n".join(yaml.safe_dump(document, sort_keys=False, width=130) for document in own)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    OPERATOR_FILE.write_text(operator_file(*sys.argv[1:]))

@@ -11,7 +11,6 @@ from tenure.api.quarantine import QuarantineSpec, QuarantineSubject
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish, order
 from tenure.enforce.blast import pick
-from tenure.enforce.guards import overlooked
 from tenure.enforce.means import LOOK_AGAIN, Means
 from tenure.enforce.names import quarantine_name
 from tenure.enforce.proof import PROVE
@@ -144,7 +143,7 @@ class Beginning:
         now = self._means.now()
         uid = self._means.engine.judge.judge(key, now).evaluation.uid
         spec = self._intent(key, uid, tuple(due), now)
-        if overlooked(key) and spec.stages == (Stage.GUARD,):
+        if self._means.guards.overlook(key) and spec.stages == (Stage.GUARD,):
             self._means.block(key, "PlatformNamespace")  # nothing of it could be done
             return
         self._means.unblock(key)

@@ -60,13 +60,16 @@ class Enforcer:
         *,
         operator_namespace: str = OPERATOR_NAMESPACE,
         observed: tuple[str, ...] = (),
+        platform: tuple[str, ...] = (),
         fresh: Callable[[], str] = lambda: "",
         audit: Source | None = None,
     ) -> None:
         """`fresh` says why the inventory is not fresh, "" when it is; nothing begins while it is not. `audit` tells of
         attempted use by the instant."""
-        guards = Guards(kube, store, operator_namespace, observed, lambda writer: metrics.reverted(product(writer)))
-        proof = Proof(kube, guards, operator_namespace, observed, lambda: self.consider(PROVE))
+        guards = Guards(
+            kube, store, operator_namespace, observed, lambda writer: metrics.reverted(product(writer)), platform
+        )
+        proof = Proof(kube, guards, operator_namespace, observed, lambda: self.consider(PROVE), platform)
         self._means = Means(kube, store, ledger, engine, metrics, recorder, guards, fresh, proof)
         self.tripwire = Tripwire(self._means, audit) if audit is not None else None
         self._means.listening = self.tripwire

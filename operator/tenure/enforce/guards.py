@@ -16,7 +16,6 @@ from tenure.api.names import (
     API_VERSION,
     FIELD_MANAGER,
     GUARD_NAME,
-    OPERATOR_NAMESPACE,
     PROOF_ACCOUNT,
     PROOF_TOKEN,
     Stage,
@@ -48,8 +47,10 @@ class Guards:
         operator_namespace: str,
         observed: tuple[str, ...],
         touched: Callable[[str], None] = lambda writer: None,
+        platform: tuple[str, ...] = (),
     ) -> None:
-        """`touched` is told the field manager ("" where nothing tells it) of whoever changed or deleted a guard."""
+        """`touched` is told the field manager ("" where nothing tells it) of whoever changed or deleted a guard;
+        `platform` are the installation's platform namespaces beside kube-*."""
         self._touched = touched
         self._ours: dict[str, str] = {}
         """resourceVersion of each namespace's guard as we last wrote it, or found it to be right."""
@@ -57,6 +58,12 @@ class Guards:
         self._store = store
         self._home = operator_namespace
         self._observed = frozenset(observed)
+        self._platform = frozenset((operator_namespace, *platform))
+
+    def overlook(self, key: Key) -> bool:
+        """Whether the guards on tokens, pods and Secrets skip its namespace: the stage `Guard` is not to be had there.
+        That on bindings, which is an entitlement's, looks everywhere."""
+        return not key.part and (key.namespace.startswith("kube-") or key.namespace in self._platform)
 
     async def rebuild(self, namespace: str) -> None:
         """Brings the namespace's guard and the cluster's to what the Quarantines say. Raises ApiError."""
@@ -237,12 +244,6 @@ class Guards:
             and entries_of(quarantine, self._store) != none
             for quarantine in quarantines
         )
-
-
-def overlooked(key: Key) -> bool:
-    """Whether the guards on tokens, pods and Secrets skip its namespace, as deploy/ has them: the stage `Guard` is not
-    to be had there. That on bindings, which is an entitlement's, looks everywhere."""
-    return not key.part and (key.namespace.startswith("kube-") or key.namespace == OPERATOR_NAMESPACE)
 
 
 def namespace_guard(store: Store, namespace: str) -> QuarantineGuardSpec:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -71,6 +71,25 @@ def is_as_shipped(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
         return isinstance(found, list) and len(found) == len(wanted) and all(map(is_as_shipped, found, wanted))
     return bool(found == wanted)
+
+
+def but_for(platform: Collection[str], found: Any) -> Any:
+    """A policy's specification as it would be if no platform namespace of this installation were rendered into it: the
+    guards on pods, tokens and Secrets skip them, where the chart lists them."""
+    constraints = found.get("matchConstraints") or {}
+    selector = constraints.get("namespaceSelector") or {}
+    if not platform or not selector.get("matchExpressions"):
+        return found
+    expressions = [
+        {**one, "values": [name for name in one["values"] if name not in platform]} if _skips(one) else one
+        for one in selector["matchExpressions"]
+    ]
+    narrowed = {**constraints, "namespaceSelector": {**selector, "matchExpressions": expressions}}
+    return {**found, "matchConstraints": narrowed}
+
+
+def _skips(expression: Mapping[str, Any]) -> bool:
+    return expression.get("key") == "kubernetes.io/metadata.name" and expression.get("operator") == "NotIn"
 
 
 def render(directory: Path = _DEPLOY) -> str:

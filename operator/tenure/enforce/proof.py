@@ -19,7 +19,7 @@ from typing import Any, Final
 from tenure.api.names import LABEL_TOKEN_INVALID_SINCE, LABEL_TOKEN_LAST_USED, PROOF_ACCOUNT, PROOF_TOKEN, Stage
 from tenure.enforce import tokens
 from tenure.enforce.guards import Guards
-from tenure.enforce.policies import is_as_shipped, shipped, stages_of
+from tenure.enforce.policies import but_for, is_as_shipped, shipped, stages_of
 from tenure.kube.client import JSON, MERGE_PATCH, METADATA, Kube
 from tenure.kube.errors import Forbidden, Invalid, NotFound, Unauthorized
 from tenure.kube.informer import Informer
@@ -123,15 +123,22 @@ class Proof:
     """What is wrong with each stage, and the watch that says when to look again."""
 
     def __init__(
-        self, kube: Kube, guards: Guards, home: str, observed: tuple[str, ...], changed: Callable[[], None]
+        self,
+        kube: Kube,
+        guards: Guards,
+        home: str,
+        observed: tuple[str, ...],
+        changed: Callable[[], None],
+        platform: tuple[str, ...] = (),
     ) -> None:
         """`observed` are the namespaces of a restricted installation; `changed` is called when a policy or a binding
-        changes."""
+        changes; `platform` are the namespaces that the guards may skip beside kube-*."""
         self._kube = kube
         self._guards = guards
         self._home = home
         self._observed = observed
         self._changed = changed
+        self._platform = platform
         self._said = ""
         self._lacking: dict[Stage, str] = {}
         self._absent: frozenset[Stage] = frozenset()
@@ -205,7 +212,7 @@ class Proof:
         for name, wanted in shipped().items():
             if name not in found:
                 wrong[name] = f"{name} is missing"
-            elif not is_as_shipped(found[name], wanted):
+            elif not is_as_shipped(but_for(self._platform, found[name]), wanted):
                 wrong[name] = f"{name} is not as it was installed"
         there = {stages_of(name) for name in found if name in shipped()}
         self._absent = frozenset(stage for stage in OPT_IN if (stage,) not in there)

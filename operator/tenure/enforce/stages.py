@@ -12,7 +12,6 @@ from tenure.api.quarantine import QuarantineSpec, QuarantineStatus, StageStatus
 from tenure.decide.hold import Quarantine
 from tenure.decide.wish import Wish
 from tenure.enforce import contention, revoke
-from tenure.enforce.guards import overlooked
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import stage_of
 from tenure.enforce.work import WORK
@@ -34,7 +33,7 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
     previous: datetime | None = None
     missing, contended = "", False
     for stage in quarantine.spec.stages:
-        not_here = "PlatformNamespace" if stage is Stage.GUARD and overlooked(key) else WORK[stage].held(m)
+        not_here = "PlatformNamespace" if stage is Stage.GUARD and m.guards.overlook(key) else WORK[stage].held(m)
         if not_here:
             missing = missing or not_here
             continue

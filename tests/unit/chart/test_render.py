@@ -15,9 +15,20 @@ import yaml
 
 from tenure import __version__
 from tenure.api import KINDS
+from tenure.enforce.policies import but_for, is_as_shipped
 from tenure.rights import needed
 from tests.support.cluster import REPOSITORY
-from tests.support.helm import CHART, HELMS, STAMPS, YAML, Helm, HelmFailed
+from tests.support.helm import (
+    CHART,
+    HELMS,
+    OPERATOR_FILE,
+    STAMPS,
+    YAML,
+    Helm,
+    HelmFailed,
+    operator_file,
+    without_helm,
+)
 
 Json = dict[str, Any]
 Key = tuple[str, str, str]
@@ -87,17 +98,26 @@ def of_hooks(document: Json) -> bool:
     return "helm.sh/hook" in document["metadata"].get("annotations", {})
 
 
-def test_the_default_chart_is_deploy_and_what_runs_the_operator(helm: Helm) -> None:
+def test_the_default_chart_is_deploy_object_by_object(helm: Helm) -> None:
+    """But for the namespace, which Helm makes, and for hooks, which Helm runs."""
     wanted = deployed(*OPTIONAL)
-    del wanted["Namespace", "", "tenure-system"]  # Helm makes it
-    found = keyed(helm.render(sets={"crds.keep": False}, kubernetes="1.33"))
-    assert {name: found.get(name) for name in wanted} == wanted
-    added = {name[0] for name, document in found.items() if name not in wanted and not of_hooks(document)}
-    assert added == {"Deployment", "Service"}
+    del wanted["Namespace", "", "tenure-system"]
+    found = [without_helm(document) for document in helm.render(kubernetes="1.33") if not of_hooks(document)]
+    for document in found:
+        if document["kind"] == "CustomResourceDefinition":
+            assert document["metadata"].pop("annotations", {}) == {}
+    assert keyed(found) == wanted
+
+
+def test_make_manifests_has_written_what_runs_the_operator() -> None:
+    assert OPERATOR_FILE.read_text() == operator_file()
+    digest = "sha256:" + "0" * 64
+    assert f"image: registry.example.com/tenure@{digest}\n" in operator_file(f"registry.example.com/tenure@{digest}")
+    assert "helm" not in operator_file().partition("---")[0].partition("apiVersion")[2].lower()
 
 
 def test_with_everything_on_it_is_all_of_deploy_but_for_what_was_listed(helm: Helm) -> None:
-    wanted = deployed()
+    wanted = deployed("operator.yaml")
     del wanted["Namespace", "", "tenure-system"]
     sets = {"crds.keep": False, "denyWrites.enabled": True, "entitlements.enabled": True}
     found = keyed(helm.render(sets=sets))
@@ -146,6 +166,8 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "the operator as a pipeline": ({"deciders": ["system:serviceaccount:tenure-system:tenure"]}, "makes none"),
     "a word for stamps": ({"stamps": "yes"}, "stamps"),
     "a quota on findings": ({"quotas.hard": {"count/identityfindings.tenure.dev": "1"}}, "hard"),
+    "runbooks nowhere": ({"metrics.rules.runbookURL": "runbooks"}, "runbookURL"),
+    "what would end the annotation": ({"metrics.rules.runbookURL": "https://x/\n  evil: /"}, "runbookURL"),
     "bindings where little is seen": (
         {"scopedNamespaces": ["shop"], "entitlements.enabled": True},
         "entitlements.enabled needs rights on every binding",
@@ -260,6 +282,20 @@ def test_pipelines_are_listed_where_the_expressions_read_them(rendered: Callable
     assert said == f"'{','.join(listed)}'.split(',')"
 
 
+def test_platform_namespaces_are_skipped_by_the_guards(rendered: Callable[..., dict[Key, Json]]) -> None:
+    plain, listed = rendered(), rendered(platformNamespaces=["ingress", "on", "123"])
+    changed = {name for name in plain if listed[name] != plain[name]}
+    guards = {("ValidatingAdmissionPolicy", "", f"tenure-guard-{what}") for what in ("pods", "tokens", "secrets")}
+    assert changed - {("Deployment", "tenure-system", "tenure")} == guards
+    for name in guards:
+        [one] = listed[name]["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+        assert one["values"] == ["kube-system", "kube-public", "kube-node-lease", "ingress", "on", "123"]
+        wanted, found = plain[name]["spec"], listed[name]["spec"]
+        assert is_as_shipped(but_for(["ingress", "on", "123"], found), wanted)
+        assert not is_as_shipped(but_for(["ingress"], found), wanted), "a namespace that the operator knows nothing of"
+        assert is_as_shipped(but_for(["ingress"], wanted), wanted), "as `make install` has it"
+
+
 def test_settings_reach_the_operator(rendered: Callable[..., dict[Key, Json]]) -> None:
     found = rendered(enforcement=False, scopedNamespaces=["shop"], platformNamespaces=["ingress", "monitoring"])
     given = {entry["name"]: entry["value"] for entry in operator_of(found)["containers"][0]["env"]}
@@ -332,12 +368,48 @@ def test_scrapes_keep_our_labels(rendered: Callable[..., dict[Key, Json]]) -> No
     assert pod["spec"]["podMetricsEndpoints"][0]["honorLabels"] is True
 
 
+def test_metrics_over_tls(rendered: Callable[..., dict[Key, Json]]) -> None:
+    def container(found: dict[Key, Json]) -> Json:
+        made: Json = operator_of(found)["containers"][0]
+        return made
+
+    plain = rendered()
+    assert "volumes" not in operator_of(plain)
+    assert "scheme" not in str([container(plain)[probe] for probe in ("livenessProbe", "readinessProbe")])
+    found = rendered(metrics__tls__secretName="own", metrics__serviceMonitor__enabled=True)
+    given = {entry["name"]: entry["value"] for entry in container(found)["env"]}
+    [mount] = container(found)["volumeMounts"]
+    [volume] = operator_of(found)["volumes"]
+    assert volume == {"name": mount["name"], "secret": {"secretName": "own", "defaultMode": 0o440}}
+    assert mount["readOnly"] is True
+    assert given["TENURE_METRICS_CERTIFICATE"] == f"{mount['mountPath']}/tls.crt"
+    assert given["TENURE_METRICS_KEY"] == f"{mount['mountPath']}/tls.key"
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container(found)[probe]["httpGet"]["scheme"] == "HTTPS"
+    [endpoint] = found["ServiceMonitor", "tenure-system", "tenure"]["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"] == {
+        "serverName": "tenure.tenure-system.svc",
+        "ca": {"secret": {"name": "own", "key": "ca.crt"}},
+    }
+    mine = {"insecureSkipVerify": True}
+    pods = rendered(metrics__tls={"secretName": "own", "clientConfig": mine}, metrics__podMonitor__enabled=True)[
+        "PodMonitor", "tenure-system", "tenure"
+    ]["spec"]["podMetricsEndpoints"]
+    assert [(one["scheme"], one["tlsConfig"]) for one in pods] == [("https", mine)]
+
+
 def test_rules_and_dashboards_ship_as_they_are(rendered: Callable[..., dict[Key, Json]]) -> None:
     found = rendered(metrics__rules__enabled=True, metrics__dashboards__enabled=True)
     files = CHART / "files"
     specs = [document["spec"] for name, document in found.items() if name[0] == "PrometheusRule"]
     raw = [yaml.safe_load(path.read_text()) for place in ("rules", "alerts") for path in (files / place).glob("*.yaml")]
     assert sorted(map(str, specs)) == sorted(map(str, raw))
+    mine = "https://git.example.com/tenure/blob/main/docs/runbooks/"
+    elsewhere = rendered(metrics__rules={"enabled": True, "runbookURL": mine})
+    texts = [str(document["spec"]) for name, document in elsewhere.items() if name[0] == "PrometheusRule"]
+    assert sorted(text.replace(mine, "docs/runbooks/") for text in texts) == sorted(map(str, raw))
+    assert sum(text.count(mine) for text in texts) == str(raw).count("docs/runbooks/") > 15
     boards = {}
     for name, document in found.items():
         if name[0] == "ConfigMap":
