@@ -120,6 +120,15 @@ def state(now: int, done: float, hour: int) -> Iterator[tuple[str, Labels, float
     ):
         yield "tenure_exceptions", {"class": kind, "phase": "Active"}, active
         yield "tenure_exceptions", {"class": kind, "phase": "Expired"}, expired
+        for number in range(active):
+            waived = {"namespace": "shop", "name": f"{kind}-{number}", "class": kind, "risk": "Medium", "owner": "data"}
+            exempt = {**waived, "rule": "LegacyToken"}
+            yield "tenure_finding_exempt_since_timestamp_seconds", exempt, now - (20 + 4 * number) * DAY * done
+            end = END + (3 + 5 * number) * DAY
+            yield "tenure_exception_expiry_timestamp_seconds", {**waived, "needed": "true"}, end
+    for number in range(9):
+        tls = {"namespace": "shop", "name": f"tls-{number}", "type": "TLS", "class": "Workload", "risk": "Medium"}
+        yield "tenure_credential_expiry_timestamp_seconds", {**tls, "owner": "data"}, END + (4 + 7 * number) * DAY
     for name, number in (("Scheduled", round(60 + 110 * done)), ("Due", 9), ("Overdue", round(14 - 11 * done))):
         yield "tenure_reviews", {"state": name}, number
 

@@ -9,6 +9,7 @@ import pytest
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
+from tests.support.cluster import REPOSITORY
 from tests.support.helm import CHART, Helm
 
 KUBERNETES = ("1.33", "1.34", "1.35", "1.36", "1.37")
@@ -55,3 +56,13 @@ def test_yamllint_finds_no_fault_with_what_is_rendered(values: Path, tmp_path: P
         "template", "tenure", str(CHART), "-n", "tenure-system", "--kube-version", "1.36", "--values", str(values)
     )
     assert [f"{fault} in {text.splitlines()[fault.line - 1]!r}" for fault in linter.run(text, LINT)] == []
+
+
+def test_yamllint_finds_no_fault_with_what_is_written() -> None:
+    """All YAML of the repository but for templates."""
+    files = [
+        path for folder in ("charts", "crds", "deploy", "examples") for path in (REPOSITORY / folder).rglob("*.yaml")
+    ]
+    written = [path for path in files if "templates" not in path.parts]
+    assert len(written) > 40
+    assert [f"{path}: {fault}" for path in written for fault in linter.run(path.read_text(), LINT)] == []

@@ -22,6 +22,7 @@ FILES = [
     "2-policy.yaml",
     "3-identities.yaml",
     "claims/build-server.yaml",
+    "claims/log-shipper.yaml",
     "exceptions/build-server-until-oidc.yaml",
 ]
 

@@ -17,6 +17,7 @@ Json = dict[str, Any]
 
 FOLDER = REPOSITORY / "examples"
 NAMESPACE, PAYMENTS, PLATFORM = "shop", "payments", "platform"
+GROUP = "system:serviceaccounts:"
 
 DECIDE_WITHIN = 20
 REVOKE_AFTER = 30
@@ -44,6 +45,7 @@ class Names:
 def read(path: Path, names: Names) -> list[Json]:
     """The objects of one file, under these names."""
     translated = {NAMESPACE: names.namespace, PAYMENTS: names.payments, PLATFORM: names.platform}
+    translated[f"{GROUP}{NAMESPACE}"] = f"{GROUP}{names.namespace}"
     manifests: list[Json] = [_translate(document, translated) for document in yaml.safe_load_all(path.read_text())]
     for manifest in manifests:
         if names.labels and "namespace" not in manifest["metadata"]:

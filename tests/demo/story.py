@@ -1,4 +1,5 @@
-"""The story: two legacy tokens that nobody owns. One is claimed in the end, the other is revoked for good."""
+"""The story: an identity is claimed in time, two with legacy tokens are not. One is claimed in the end, the other is
+revoked for good."""
 
 from __future__ import annotations
 
@@ -64,6 +65,7 @@ class Story:
             self._use_tokens()
         with self._step("1. Findings open, each with a deadline"):
             self._findings_open()
+            self._claimed_in_time()
         with self._step("2. Half of the time is over, and another team becomes accountable"):
             self._escalated()
         with self._step("3. The deadline passes, and nobody has decided"):
@@ -178,6 +180,7 @@ class Story:
         wanted = [
             ("Unowned", "ServiceAccount/build-server", "Quarantine"),
             ("Unowned", "ServiceAccount/report-mailer", "Quarantine"),
+            ("Unowned", "ServiceAccount/log-shipper", "Quarantine"),
             ("LegacyToken", "Secret/build-server-token", "Nothing"),
             ("LegacyToken", "Secret/report-mailer-token", "Nothing"),
             ("ExceptionLapsed", "IdentityException/report-mailer-until-january", "Nothing"),
@@ -209,6 +212,23 @@ class Story:
         pending = [c["message"] for c in build_server["conditions"] if c["type"] == "DecisionPending"]
         assert pending, "no condition DecisionPending"
         self.narrator.quote(pending[0])
+
+    def _claimed_in_time(self) -> None:
+        """The way it is meant to go: a person decides, and nothing is ever done."""
+        file = "claims/log-shipper.yaml"
+        [claim] = read(FOLDER / file, self.ground.names)
+        sam = self.cluster.user("sam", ["team-payments"])
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(claim), kubeconfig=sam)
+
+        def decided() -> Json:
+            return self._expect("Unowned", "ServiceAccount/log-shipper", phase="Resolved", dueOutcome="met")
+
+        decision = self._wait("waiting for the end of the finding", decided, PATIENCE)["status"]["decision"]
+        assert decision["source"] == "Claim", decision
+        self.narrator.proven(
+            f"log-shipper is claimed in time: sam of team-payments runs kubectl apply -f examples/{file}, and the "
+            "finding is Resolved"
+        )
 
     def _escalated(self) -> None:
         names = self.ground.names
@@ -383,7 +403,7 @@ class Story:
         self._wait("waiting for revokeAfter", gone, REVOKE_AFTER + PATIENCE)
 
         def revoked() -> Json:
-            status = self._expect("Unowned", "ServiceAccount/report-mailer", phase="Quarantined")["status"]
+            status = self._expect("Unowned", "ServiceAccount/report-mailer", phase="Resolved")["status"]
             acts: list[Json] = [act for act in status["acts"] if act["verdict"] == "Revoke"]
             assert acts, "the finding has no act Revoke"
             assert acts[0].get("verified"), f"the act Revoke is {acts[0]}"
@@ -391,17 +411,17 @@ class Story:
 
         act = self._wait("waiting for the proof of the revocation", revoked, PATIENCE)
         late = (_instant(act["verified"]) - _instant(act["decided"])).total_seconds()
-        self.narrator.proven(f"its Secret was deleted, verified {max(late, 0.0):.1f} s after revokeAfter was over")
-        manifest = next(
-            m
-            for m in read(FOLDER / "3-identities.yaml", self.ground.names)
-            if m["kind"] == "Secret" and m["metadata"]["name"] == "report-mailer-token"
+        assert self.cluster.get("serviceaccounts", "report-mailer", self.namespace) is None
+        self.narrator.proven(
+            f"its Secret was deleted, and then, since it stands in no binding, its ServiceAccount: verified "
+            f"{max(late, 0.0):.1f} s after revokeAfter was over"
         )
-        again = self.cluster.kubectl("create", "-f", "-", input=manifest, check=False)
-        assert again.returncode != 0, "a Secret of the revoked name could be created"
-        assert "was revoked" in again.stderr, again.stderr
-        self.narrator.proven("a Secret of that name, which could hold the very same token, is refused to everybody:")
+        again = self.cluster.kubectl("create", "token", "report-mailer", "-n", self.namespace, check=False)
+        assert again.returncode != 0, "the API server issued a token for a ServiceAccount that is gone"
+        assert "not found" in again.stderr, again.stderr
+        self.narrator.proven("there is nobody left to whom a token could be issued; a namesake would be somebody else:")
         self.narrator.quote(_message(again.stderr))
+        caller.answered(401)
 
     def _untouched(self) -> None:
         names = self.ground.names
@@ -435,6 +455,7 @@ class Story:
             for name, labels, wanted in (
                 ("tenure_decision_latency_seconds_count", {"source": "Policy"}, 2),
                 ("tenure_decision_latency_seconds_count", {"source": "Exception"}, 1),
+                ("tenure_decisions_due_total", {"outcome": "met", "risk": "Low"}, 1),
                 ("tenure_escalations_total", {"step": "1"}, 1),
                 ("tenure_enforcement_latency_seconds_count", {}, 2),
                 ("tenure_revocation_latency_seconds_count", {"cause": "Unowned"}, 1),
@@ -464,7 +485,7 @@ class Story:
         self.narrator.table(rows)
         self.narrator.said(
             "decided by the policy because nobody did in time: tenure_decisions_due_total"
-            '{outcome="missed"} rose by 2; a claim before the deadline would have counted as "met"'
+            '{outcome="missed"} rose by 2; the claim on log-shipper, before its deadline, counts as "met"'
         )
 
 

@@ -50,23 +50,23 @@ capabilities: {drop: [ALL]}
 {{/* A container of a hook, with its arguments. */}}
 {{- define "tenure.hookContainer" -}}
 {{- with .context.Values.image.pullSecrets }}
-imagePullSecrets: {{ toYaml . | nindent 0 }}
+imagePullSecrets:{{ toYaml . | nindent 0 }}
 {{- end }}
 restartPolicy: Never
-securityContext: {{ include "tenure.podSecurity" .context | nindent 2 }}
+securityContext:{{ include "tenure.podSecurity" .context | nindent 2 }}
 {{- with .context.Values.nodeSelector }}
-nodeSelector: {{ toYaml . | nindent 2 }}
+nodeSelector:{{ toYaml . | nindent 2 }}
 {{- end }}
 {{- with .context.Values.tolerations }}
-tolerations: {{ toYaml . | nindent 0 }}
+tolerations:{{ toYaml . | nindent 0 }}
 {{- end }}
 containers:
 - name: tenure
   image: {{ include "tenure.image" .context }}
   imagePullPolicy: {{ .context.Values.image.pullPolicy }}
-  args: {{ toJson .arguments }}
+  args:{{ toYaml .arguments | nindent 2 }}
   terminationMessagePolicy: FallbackToLogsOnError
-  securityContext: {{ include "tenure.containerSecurity" .context | nindent 4 }}
+  securityContext:{{ include "tenure.containerSecurity" .context | nindent 4 }}
   resources:
     requests: {cpu: 50m, memory: 96Mi}
     limits: {memory: 256Mi}
