@@ -3,6 +3,7 @@ taken out and put back. The operator and the hooks run as processes with their P
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.support import scenario
 from tests.support.cluster import ApiError, Cluster, eventually
 from tests.support.helm import CHART, Helm
 from tests.support.kubelet import Kubelet
+from tests.support.pki import Authority
 from tests.support.rest import Json
 from tests.support.scenario import HOME, RESTORE, deadline, phase_of, policy, quarantine_of, switched_off
 
@@ -123,6 +125,22 @@ def pod(namespace: str, account: str) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new", "namespace": namespace}, "spec": spec}
 
 
+def taken(cluster: Cluster, helm: Helm, version: str) -> list[str]:
+    """The combinations of ci/ that the API server takes whole: as an apply, which changes nothing. Left out are those
+    that ask for stamps of one that has none. Raises where it refuses a document."""
+    names = []
+    for values in sorted((CHART / "ci").glob("*-values.yaml")):
+        if version < "1.36" and "stamps: Always" in values.read_text():
+            continue
+        foreign = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
+        documents = [one for one in helm.render([values], kubernetes=version) if one["kind"] not in foreign]
+        text = "\n---\n".join(map(json.dumps, documents))
+        done = cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f-", input=text)
+        assert len(done.stdout.splitlines()) == len(documents)
+        names.append(values.stem)
+    return names
+
+
 def owner_named(cluster: Cluster, name: str) -> Json:
     found = cluster.get("identityowners", name)
     assert found is not None
@@ -167,6 +185,10 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any], tmp_path: Path, major: 
         eventually(lambda: phase_of(cluster, place, "Unowned", "ci") == "Quarantined", 60, what="quarantined")
         eventually(lambda: switched_off(cluster, place, "ci-token"), what="the token is off")
         assert "is quarantined" in refused(cluster, pod(place, "ci"))
+
+        for name in ("shop", "payments"):  # where the scoped combination has Roles
+            cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        assert len(taken(cluster, helm, version)) == (5 if version == "1.36" else 4)
 
         # What it needs it has, and it is seen at work.
         helm("test", *RELEASE, "--timeout", "120s")
@@ -236,10 +258,20 @@ def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: 
     helm = Helm("4", tmp_path / "helm", cluster)
     for name in ("shop", "payments", "elsewhere"):
         cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}})
+    authority = Authority(tmp_path / "authority")
+    pair = authority.issue("metrics", "tenure.tenure-system.svc", addresses=["127.0.0.1", "tenure.tenure-system.svc"])
+    files = zip(("tls.crt", "tls.key", "ca.crt"), (*pair, authority.certificate_file), strict=True)
+    metadata = {"name": "tenure-metrics", "namespace": HOME}
+    data = {name: base64.b64encode(file.read_bytes()).decode() for name, file in files}
+    cluster.create(
+        {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
+    )
     with Kubelet(cluster, HOME) as kubelet:
         values = {
             "scopedNamespaces": ["shop", "payments"],
             "platformNamespaces": ["payments"],
+            "metrics": {"tls": {"secretName": "tenure-metrics"}},
             "test": {"namespace": "shop"},
         }
         given = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
@@ -256,9 +288,13 @@ def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: 
             assert cluster.can(scenario.OPERATOR, "list", "secrets", namespace=namespace) is seen
 
         # Its guards skip the platform's namespace, and are still those that it knows and proves.
+        # What its metrics say so with is the certificate of the Secret, as the ServiceMonitor would ask for it.
+        asked = {"ca_certs": str(authority.certificate_file), "server_hostname": "tenure.tenure-system.svc"}
+        https = urllib3.PoolManager(**asked, assert_hostname=asked["server_hostname"])  # type: ignore[arg-type]
+
         def effective() -> bool:
-            url = f"http://127.0.0.1:{kubelet.port_of('tenure-')}/metrics"
-            return 'tenure_enforcement_effective{stage="Guard"} 1.0' in urllib3.request("GET", url).data.decode()
+            answer = https.request("GET", f"https://127.0.0.1:{kubelet.port_of('tenure-')}/metrics")
+            return 'tenure_enforcement_effective{stage="Guard"} 1.0' in answer.data.decode()
 
         eventually(effective, 30, what="the guards are effective")
         guarded = cluster.get("validatingadmissionpolicies", "tenure-guard-pods")
@@ -280,15 +316,7 @@ def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: 
 
         eventually(said, what="why the guard is not to be had")
 
-        # The API server takes every combination: as an apply, which changes nothing.
-        for values_file in sorted((CHART / "ci").glob("*-values.yaml")):
-            foreign = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
-            documents = [one for one in helm.render([values_file]) if one["kind"] not in foreign]
-            text = "\n---\n".join(map(json.dumps, documents))
-            taken = cluster.kubectl(
-                "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f-", input=text
-            )
-            assert len(taken.stdout.splitlines()) == len(documents)
+        assert len(taken(cluster, helm, "1.36")) == 5
 
         [role] = [one for one in cluster.list("roles", "payments") if one["metadata"]["name"] == "tenure-scoped"]
         less = [rule for rule in role["rules"] if not {"patch", "delete"} <= set(rule["verbs"])]

@@ -1,21 +1,23 @@
 """Stands in for the kubelet in one namespace: a Pod that a controller made becomes a process of its arguments, with
 a token of the Pod's own ServiceAccount and nothing else, and the Pod's status says what became of it.
 
-No container is run and nothing is mounted. What a Pod may do through the API is exactly what its ServiceAccount may."""
+No container is run. Of volumes, Secrets alone are there: where the environment names a mounted path, it names a
+directory with the Secret's files. What a Pod may do through the API is exactly what its ServiceAccount may."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
-
-import urllib3
 
 from tests.support.cluster import ApiError, Cluster
 from tests.support.controlplane import free_ports
@@ -27,7 +29,15 @@ class _Running:
     process: subprocess.Popen[bytes]
     log: Path
     port: int
+    scheme: str
     said: str = ""
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """As a probe, which trusts them all."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 class Kubelet:
@@ -92,6 +102,8 @@ class Kubelet:
         given = {entry["name"]: entry.get("value", "") for entry in container.get("env", ())}
         if "TENURE_METRICS_ADDRESS" in given:
             given["TENURE_METRICS_ADDRESS"] = f"127.0.0.1:{port}"
+        for path, files in self._mounted(pod, container).items():
+            given = {name: value.replace(path, str(files)) for name, value in given.items()}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TENURE_", "KUBE"))}
         kubeconfig = self.cluster.token_kubeconfig(self.namespace, pod["spec"]["serviceAccountName"])
         name = pod["metadata"]["name"]
@@ -106,14 +118,38 @@ class Kubelet:
                 stderr=subprocess.STDOUT,
             )
         self.logs.append((name, log))
-        return _Running(process, log, port)
+        scheme = container.get("readinessProbe", {}).get("httpGet", {}).get("scheme", "HTTP")
+        return _Running(process, log, port, scheme.lower())
+
+    def _mounted(self, pod: Json, container: Json) -> dict[str, Path]:
+        """Where the files of each mounted Secret are, by the path that the container sees."""
+        secrets = {
+            one["name"]: one["secret"]["secretName"] for one in pod["spec"].get("volumes", ()) if "secret" in one
+        }
+        mounted = {}
+        for mount in container.get("volumeMounts", ()):
+            if mount["name"] not in secrets:
+                continue
+            found = self.cluster.get("secrets", secrets[mount["name"]], self.namespace)
+            assert found is not None, f"no Secret {secrets[mount['name']]}"
+            mounted[mount["mountPath"]] = Path(tempfile.mkdtemp(dir=self._directory.name))
+            for name, value in found["data"].items():
+                (mounted[mount["mountPath"]] / name).write_bytes(base64.b64decode(value))
+        return mounted
 
     def _is_ready(self, running: _Running) -> bool:
-        try:
-            url = f"http://127.0.0.1:{running.port}/readyz"
-            return urllib3.request("GET", url, timeout=2, retries=False).status == 200
-        except urllib3.exceptions.HTTPError:
-            return False
+        if running.scheme == "https":
+            connection: HTTPConnection = HTTPSConnection(
+                "127.0.0.1", running.port, timeout=2, context=_any_certificate()
+            )
+        else:
+            connection = HTTPConnection("127.0.0.1", running.port, timeout=2)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/readyz")
+                return connection.getresponse().status == 200
+            except (OSError, HTTPException):
+                return False
 
     @staticmethod
     def _kill(running: _Running) -> None:

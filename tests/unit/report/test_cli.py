@@ -95,6 +95,14 @@ def test_what_cannot_work_is_refused_with_its_name(started: list[Settings], argu
     assert started == []
 
 
+def test_a_certificate_that_is_none_ends_it_before_it_connects() -> None:
+    wrong = ["--metrics-certificate", "/none/tls.crt", "--metrics-key", "/none/tls.key"]
+    command = [sys.executable, "-m", "tenure", "run", "--kubeconfig", "/none", *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "--metrics-certificate /none/tls.crt, --metrics-key /none/tls.key: no certificate" in done.stderr
+
+
 def test_settings_refuse_by_themselves() -> None:
     with pytest.raises(SettingsError, match="log-format"):
         Settings(log_format="xml")  # type: ignore[arg-type]
