@@ -24,8 +24,15 @@ put_subjects_back() {
   local template
   # shellcheck disable=SC2016  # the dollars are the template's
   template='{{range $q := .items}}{{with $q.status}}{{$gone := false}}{{range .revoked}}{{if and .done (eq .uid $q.spec.subject.uid)}}'
+  # What continues a Quarantine does not say itself that the subject was revoked.
   # shellcheck disable=SC2016
-  template+='{{$gone = true}}{{end}}{{end}}{{if not $gone}}{{range $b := .preImages}}{{range .removed}}{{$b.kind}}|'
+  template+='{{$gone = true}}{{end}}{{end}}{{if $q.spec.continues}}{{range $h := $.items}}{{if and $h.status '
+  # shellcheck disable=SC2016
+  template+='(eq $h.metadata.namespace $q.metadata.namespace) (eq $h.metadata.name $q.spec.continues)}}{{range $h.status.revoked}}'
+  # shellcheck disable=SC2016
+  template+='{{if and .done (eq .uid $q.spec.subject.uid)}}{{$gone = true}}{{end}}{{end}}{{end}}{{end}}{{end}}'
+  # shellcheck disable=SC2016
+  template+='{{if not $gone}}{{range $b := .preImages}}{{range .removed}}{{$b.kind}}|'
   # shellcheck disable=SC2016
   template+='{{with $b.namespace}}{{.}}{{end}}|{{$b.name}}|{{$b.uid}}|{{$b.roleRef.kind}}|{{$b.roleRef.name}}|'
   # shellcheck disable=SC2016

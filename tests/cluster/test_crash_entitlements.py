@@ -24,6 +24,7 @@ ALICE = {"kind": "User", "apiGroup": RBAC, "name": "alice"}
 LATER = deadline(within="90d", action="Nothing")
 ENTITLEMENTS, ACCOUNTS = deadline(UNDECLARED), deadline("Unowned", stages=["Guard", "RemoveEntitlements"])
 BOTH = "Guard verified, RemoveEntitlements verified"
+MANY = tuple(f"often-{number:02}" for number in range(17))
 
 
 def bound(ground: Ground, namespace: str) -> None:
@@ -80,6 +81,42 @@ def wholly_bound(ground: Ground, namespace: str) -> None:
     assert found is not None
     assert [subject["name"] for subject in found["subjects"]] == ["alice", "ci"]
     assert not found["metadata"].get("annotations")
+
+
+def bound_often(ground: Ground, namespace: str) -> None:
+    """So many bindings, each with as many subjects as may be taken out of one, that it takes two objects to remember
+    them."""
+    cluster = ground.cluster
+    rules = [rule("", ["configmaps"], ["get"])]
+    about = {"name": "reader", "namespace": namespace}
+    cluster.create({"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": about, "rules": rules})
+    user = {"kind": "User", "apiGroup": RBAC, "name": f"system:serviceaccount:{namespace}:ci"}
+    for name in MANY:
+        cluster.create(
+            {
+                "apiVersion": f"{RBAC}/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": name, "namespace": namespace},
+                "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "reader"},
+                "subjects": [user] * 256,
+            }
+        )
+    cluster.create(service_account(namespace, "ci"))
+
+
+def out_of_all(ground: Ground, namespace: str) -> bool:
+    """Whether its Quarantine is in force, its finding says so, and it stands in none of its bindings."""
+    found = finding_of(ground.cluster, namespace, "Unowned", "ci")
+    bindings = ground.cluster.list("rolebindings", namespace)
+    done = found is not None and found["status"]["phase"] == "Quarantined" and found["status"].get("verified")
+    judged = all(finding_of(ground.cluster, namespace, UNDECLARED, name) for name in MANY)
+    return bool(done) and judged and not any(binding.get("subjects") for binding in bindings)
+
+
+def in_all(ground: Ground, namespace: str) -> None:
+    bindings = ground.cluster.list("rolebindings", namespace)
+    assert [len(binding.get("subjects", ())) for binding in bindings] == [256] * len(MANY)
+    assert not any(binding["metadata"].get("annotations") for binding in bindings)
 
 
 def both_gone(ground: Ground, namespace: str) -> bool:
@@ -217,6 +254,61 @@ ALL = (
                 f"{ACCOUNT}: Open, released",
                 "guard of bindings: not named",
                 "guard of namespace: deleted",
+                f"{OF_ACCOUNT}: finalizer off",
+            }
+        ),
+    ),
+    Path(
+        "account-bound-often",
+        arrange=opted_in,
+        policies=(plain("account-bound-often", ACCOUNTS, LATER),),
+        trigger=bound_often,
+        done=out_of_all,
+        counted=1,
+        writes=frozenset(
+            {
+                *(f"binding {name}: 0 in, 1 out" for name in MANY),
+                *(f"finding {UNDECLARED} of RoleBinding/{name}: Open" for name in MANY),
+                f"{ACCOUNT}: Open",
+                f"{ACCOUNT}: Open, missed",
+                f"{ACCOUNT}: Quarantined, {QUARANTINED}",
+                "guard of bindings: named",
+                "guard of namespace: 1 accounts",
+                "memory: turned, 1 counted, 0 acts",
+                "memory: turned, 1 counted, 1 acts",
+                f"{OF_ACCOUNT}: Guard verified",
+                f"{OF_ACCOUNT} (2): intent",
+                f"{OF_ACCOUNT} (2): 3 bindings remembered",
+                f"{OF_ACCOUNT}: Guard verified, 14 bindings remembered, continued in 1",
+                f"{OF_ACCOUNT}: {BOTH}, 14 bindings remembered, continued in 1",
+                f"{OF_ACCOUNT}: intent",
+            }
+        ),
+        sometimes=frozenset({f"{ACCOUNT}: Open, missed, by Policy, Quarantine started"}),
+    ),
+    Path(
+        "account-bound-often-release",
+        arrange=opted_in,
+        policies=(
+            plain("account-bound-often-release", ACCOUNTS, LATER),
+            held("account-bound-often-release", {**ACCOUNTS, "decideWithin": "1h"}, LATER),
+        ),
+        prepare=bound_often,
+        ready=out_of_all,
+        hold=True,
+        trigger=release,
+        done=ended,
+        check=in_all,
+        counted=0,
+        writes=frozenset(
+            {
+                *(f"binding {name}: 256 in, 0 out" for name in MANY),
+                f"{ACCOUNT}: Open, released",
+                "guard of bindings: not named",
+                "guard of namespace: deleted",
+                f"{OF_ACCOUNT}: {BOTH}, 14 bindings remembered",
+                f"{OF_ACCOUNT} (2): finalizer off",
+                f"{OF_ACCOUNT} (2): deleted",
                 f"{OF_ACCOUNT}: finalizer off",
             }
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -320,6 +321,77 @@ def test_a_service_account_is_taken_out_of_every_binding_in_every_form(governed:
     gone(governed, place, "ci")
     assert {at: subjects(governed, *at) for at in forms} == made
     governed.delete_namespace(elsewhere)
+
+
+def test_of_more_bindings_than_one_quarantine_holds_all_are_remembered_before_one_is_changed(
+    governed: Cluster, place: str
+) -> None:
+    """A further object holds the rest. A person who takes that away alone takes nothing away."""
+    govern(governed, place, deadline("Unowned", stages=["Guard", "RemoveEntitlements"]))
+    role(governed, place)
+    names = [f"reader-{number:03}" for number in range(510)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: bind(governed, place, name, [ALICE, account(place), BOB]), names))
+
+    def standing() -> list[list[str]]:
+        found = governed.list("rolebindings", place)
+        return [[subject["name"] for subject in binding.get("subjects", ())] for binding in found]
+
+    before = standing()
+    identity(governed, place, "ci")
+
+    def verified() -> bool:
+        stages = (quarantine_of(governed, place, "ci") or {}).get("status", {}).get("stages", [])
+        return len(stages) == 2 and all(stage.get("verified") for stage in stages)
+
+    eventually(verified, 120, what="all stages")
+    assert standing() == [["alice", "bob"]] * len(names)
+    first, further = sorted(held(governed, place), key=lambda found: len(found["metadata"]["name"]))
+    name = first["metadata"]["name"]
+    assert further["metadata"]["name"] == f"{name}-2"
+    assert first["status"]["continuedIn"] == [f"{name}-2"]
+    assert further["spec"]["continues"] == name
+    assert further["spec"]["subject"] == first["spec"]["subject"]
+    assert further["metadata"]["finalizers"] == first["metadata"]["finalizers"]
+    assert [len(found["status"]["preImages"]) for found in (first, further)] == [500, 10]
+    remembered = [image["name"] for found in (first, further) for image in found["status"]["preImages"]]
+    assert sorted(remembered) == names
+    selected = ("--field-selector", f"spec.continues={name}")
+    said = governed.kubectl("get", "quarantines", "-n", place, "-o", "name", *selected).stdout
+    assert said.split() == [f"quarantine.tenure.dev/{name}-2"]
+
+    governed.delete("quarantines", f"{name}-2", place, user="rita")
+    stays = governed.get("quarantines", f"{name}-2", place)
+    assert stays is not None
+    assert stays["metadata"]["deletionTimestamp"]
+    assert stays["status"]["preImages"] == further["status"]["preImages"]
+    governed.delete("quarantines", name, place, user="rita")
+    eventually(lambda: not held(governed, place), 120, what="the Quarantine and its further object are gone")
+    assert standing() == before
+    assert not any(
+        REMOVED in found["metadata"].get("annotations", {}) for found in governed.list("rolebindings", place)
+    )
+
+
+def test_too_much_to_remember_is_taken_out_of_nothing(governed: Cluster, place: str) -> None:
+    govern(governed, place, deadline("Unowned", stages=["Guard", "RemoveEntitlements"]))
+    role(governed, place)
+    bind(governed, place, "reader", [ALICE, account(place)])
+    bind(governed, place, "endless", [account(place)] * 257)
+    identity(governed, place, "ci")
+
+    def blocked() -> bool:
+        found = scenario.finding_of(governed, place, "Unowned", "ci")
+        conditions = found["status"]["conditions"] if found else []
+        return any((c["type"], c["reason"]) == ("Blocked", "TooLarge") for c in conditions)
+
+    eventually(blocked, 40, what="the stage is blocked")
+    assert subjects(governed, place, "reader") == [ALICE, account(place)]
+    assert len(subjects(governed, place, "endless") or ()) == 257
+    assert not (quarantine_of(governed, place, "ci") or {})["status"].get("preImages")
+    governed.patch("rolebindings", "endless", {"subjects": [account(place)] * 256}, place)
+    eventually(lambda: subjects(governed, place, "endless") == [], 40, what="it is taken out once there is room")
+    assert subjects(governed, place, "reader") == [ALICE]
 
 
 def test_a_revoked_service_account_is_gone_and_its_namesake_inherits_nothing(governed: Cluster, place: str) -> None:

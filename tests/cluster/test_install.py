@@ -155,8 +155,12 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
     quarantined = {"ci": entry(f"{namespace}/serviceaccount-ci")}
     cluster.create(guard(namespace, serviceAccounts=quarantined), user=OPERATOR)
     eventually(lambda: _refused(cluster, pod(namespace, "early")))
-    for name in ("serviceaccount-ci", "another"):
+    for name in ("serviceaccount-ci", "another", "revoked"):
         cluster.create(quarantine(namespace, name), user=OPERATOR)
+        further = quarantine(namespace, f"{name}-2")
+        further["spec"]["continues"] = name
+        cluster.create(further, user=OPERATOR)
+    kept, widened = taken_out(cluster, namespace)
     status = {
         "disabledTokens": [*tokens, namesake],
         "preImages": [
@@ -168,15 +172,26 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
                 "roleRef": {"kind": "Role", "name": "r"},
                 "removed": [{"index": 0, "subject": {"kind": "ServiceAccount", "name": "ci"}}],
             },
-            *taken_out(cluster, namespace),
+            widened,
         ],
     }
     cluster.patch(
         "quarantines", "serviceaccount-ci", {"status": status}, namespace, subresource="status", user=OPERATOR
     )
 
+    # The rest of what one took out continues in a further object; nothing is put back of what was revoked.
+    gone = {"kind": "ServiceAccount", "name": "ci", "uid": UID, "done": "2026-12-04T00:00:00Z"}
+    emptied = [{**kept, "name": name, "uid": f"uid-{name}"} for name in ("emptied-a", "emptied-b")]
+    for name, part in (
+        ("serviceaccount-ci-2", {"preImages": [kept]}),
+        ("revoked", {"revoked": [gone], "preImages": emptied[:1]}),
+        ("revoked-2", {"preImages": emptied[1:]}),
+    ):
+        cluster.patch("quarantines", name, {"status": part}, namespace, subresource="status", user=OPERATOR)
+
     done = script(cluster, "uninstall.sh")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "emptied" not in done.stdout
     assert f"token Secret {namespace}/ci-token works again" in done.stdout
     assert "ServiceAccount ci is not put back into RoleBinding b: that binding is gone" in done.stdout
     assert f"ServiceAccount ci is back in RoleBinding {namespace}/kept" in done.stdout

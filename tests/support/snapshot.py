@@ -82,8 +82,9 @@ def _words(namespace: str, found: Mapping[str, list[Json]]) -> list[tuple[str, s
             words[obj["metadata"]["uid"]] = f"uid of {kind}/{obj['metadata']['name']}"
     for obj in found["quarantines"]:
         subject = obj["spec"]["subject"]
-        words[obj["metadata"]["name"]] = f"quarantine of {subject['kind']}/{subject['name']}"
-        words[obj["metadata"]["uid"]] = f"uid of quarantine of {subject['kind']}/{subject['name']}"
+        further = f" ({obj['metadata']['name'][-1]})" if obj["spec"].get("continues") else ""
+        words[obj["metadata"]["name"]] = f"quarantine of {subject['kind']}/{subject['name']}{further}"
+        words[obj["metadata"]["uid"]] = f"uid of quarantine of {subject['kind']}/{subject['name']}{further}"
         words.setdefault(subject["uid"], f"uid of {subject['kind']}/{subject['name']}, gone")
     for obj in found["identityfindings"]:
         subject = obj["spec"]["subject"]

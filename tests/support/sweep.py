@@ -7,6 +7,7 @@ name: what it changes, and the state it brings that to. Names hold neither a nam
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def name_of(write: Request, namespace: str) -> str:
     if write.resource in ("rolebindings", "clusterrolebindings"):
         return f"binding {write.name}: {_binding(write, body)}"
     if write.resource == "quarantines":
-        return f"quarantine of {write.name.rpartition('-')[0]}: {_quarantine(write, body)}"
+        return f"quarantine of {_held(write.name)}: {_quarantine(write, body)}"
     short = _STATE_SHORT.get(write.resource, write.resource)
     return f"{write.verb} {short}{'/' if write.subresource else ''}{write.subresource}"
 
@@ -101,6 +102,12 @@ def _binding(write: Request, body: Mapping[str, Any]) -> str:
     return f"{len(body.get('subjects') or ())} in, {sum(map(bool, out))} out"
 
 
+def _held(name: str) -> str:
+    """What a Quarantine of that name is about; (2) and so on is a further object of it."""
+    found = re.fullmatch("(.+)-[0-9a-f]{6,10}(?:-([2-9]))?", name)
+    return (found[1] + (f" ({found[2]})" if found[2] else "")) if found else name
+
+
 def _quarantine(write: Request, body: Mapping[str, Any]) -> str:
     if write.verb == "delete":
         return "deleted"
@@ -113,6 +120,8 @@ def _quarantine(write: Request, body: Mapping[str, Any]) -> str:
     for part, words in (("disabledTokens", "remembered"), ("preImages", "bindings remembered")):
         if status.get(part):
             parts.append(f"{len(status[part])} {words}")
+    if status.get("continuedIn"):
+        parts.append(f"continued in {len(status['continuedIn'])}")
     revoked = status.get("revoked", ())
     done = sum(bool(entry.get("done")) for entry in revoked)
     if revoked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,13 @@ from tenure.api.base import (
 )
 from tenure.api.conditions import Conditions
 from tenure.api.names import Stage, Verdict
+
+MOST_BINDINGS: Final = 500
+"""Pre-images in one object. Those of more continue in further ones."""
+MOST_SUBJECTS: Final = 256
+"""Subjects that are taken out of one binding."""
+MOST_FURTHER: Final = 8
+"""Further objects of one Quarantine."""
 
 
 class QuarantineSubject(ApiModel):
@@ -63,6 +70,9 @@ class QuarantineSpec(ApiModel):
     """Revocation waits that long after an attempted use."""
     reason: ProseText = ""
     """Why, in words."""
+    continues: Name | None = None
+    """The Quarantine of which this is a further object: it holds pre-images for which that one has no room, and nothing
+    else. To release them, release that one."""
 
 
 class StageStatus(ApiModel):
@@ -129,7 +139,7 @@ class PreImage(ApiModel):
     uid: ShortText
     role_ref: PreImageRoleRef
     role_rules_digest: Annotated[str, Clip(128)] = ""
-    removed: Annotated[tuple[RemovedSubject, ...], Field(max_length=256), ATOMIC] = ()
+    removed: Annotated[tuple[RemovedSubject, ...], Field(max_length=MOST_SUBJECTS), ATOMIC] = ()
 
 
 class Revoked(ApiModel):
@@ -197,8 +207,10 @@ class QuarantineStatus(ApiModel):
     # Records from which things are restored and refused: too many of them is an error, never a silent cut.
     disabled_tokens: Annotated[tuple[DisabledToken, ...], Field(max_length=2000), ATOMIC] = ()
     """Token Secrets that were switched off, with the label as it was."""
-    pre_images: Annotated[tuple[PreImage, ...], Field(max_length=500), ATOMIC] = ()
+    pre_images: Annotated[tuple[PreImage, ...], Field(max_length=MOST_BINDINGS), ATOMIC] = ()
     """Bindings as they were before the first change."""
+    continued_in: Annotated[tuple[Name, ...], Field(max_length=MOST_FURTHER), ATOMIC] = ()
+    """The further objects that hold the rest of the pre-images."""
     residual: Annotated[tuple[LineText, ...], First(8), ATOMIC] = ()
     """What the API server still allows of what was taken, and by which binding."""
     revoked: Annotated[tuple[Revoked, ...], Field(max_length=2000), ATOMIC] = ()
@@ -233,7 +245,14 @@ KIND = Kind(
         Column("Last Attempt", ".status.lastAttempt"),
         Column("Revoke At", ".spec.revokeAt"),
         Column("Reason", ".spec.reason", wide=True),
+        Column("Continues", ".spec.continues", wide=True),
         AGE,
     ),
-    selectable=(".spec.subject.kind", ".spec.subject.name", ".spec.subject.uid", ".spec.verdict"),
+    selectable=(
+        ".spec.subject.kind",
+        ".spec.subject.name",
+        ".spec.subject.uid",
+        ".spec.verdict",
+        ".spec.continues",
+    ),
 )

@@ -20,10 +20,19 @@ HELD: Final = {
     "PolicyConflict": "Two policies of equal precedence match the namespace. No act begins until one of them yields.",
     "RecentlyUsed": "Revocation waits: use was attempted within holdAfterUse.",
     "Retry": "The last attempt failed; it is repeated by itself.",
-    "TooLarge": "It is bound in more places than a Quarantine can remember, so it is taken out of none. Unbind some by "
-    "hand.",
+    "TooLarge": "It is bound in more places than a Quarantine and its further objects can remember, so it is taken out "
+    "of none. Unbind some by hand.",
     "Suspended": "The policy says suspend: true. No act begins until that is taken back; the clock goes on.",
     "TurnNotRecorded": "When this namespace turned to enforcing is not recorded yet. The operator retries by itself.",
     "Unreadable": "A policy, owner, claim, exception or Quarantine here is of another version: see the operator's log.",
 }
 """Reason -> message, for people. Enforcement and the terms give reasons out of this set alone."""
+
+
+class Held(Exception):
+    """What was to be done cannot be, and nothing of it was."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        """`reason` is a key of HELD; `what` says more, for the log."""
+        super().__init__(f"{reason}: {what}")
+        self.reason = reason

@@ -122,7 +122,7 @@ async def pre_image(m: Means, binding: Raw, forms: Collection[str], out: Iterabl
     _, removed = cut(binding.get("subjects") or [], forms, namespace, out)
     if not removed:
         return None
-    return PreImage(
+    image = PreImage(
         api_version=binding["apiVersion"],
         kind=binding["kind"],
         namespace=namespace or None,
@@ -130,8 +130,10 @@ async def pre_image(m: Means, binding: Raw, forms: Collection[str], out: Iterabl
         uid=metadata["uid"],
         role_ref=PreImageRoleRef(api_group=role.get("apiGroup", ""), kind=role["kind"], name=role["name"]),
         role_rules_digest=await digest(m.kube, namespace, role["kind"], role["name"]),
-        removed=tuple(removed),
     )
+    return image.model_copy(
+        update={"removed": tuple(removed)}
+    )  # too many are refused where there is to be room for them
 
 
 async def digest(kube: Kube, namespace: str, kind: str, name: str) -> str:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from tenure.api.conditions import ConditionType
 from tenure.api.names import GUARD_NAME, OPERATOR_NAMESPACE
 from tenure.api.quarantine import QuarantineStatus
 from tenure.audit.source import Source
-from tenure.decide.held import HELD
+from tenure.decide.held import HELD, Held
 from tenure.decide.hold import Quarantine
 from tenure.decide.lever import product
 from tenure.decide.wish import Wish
@@ -44,6 +45,9 @@ from tenure.telemetry.logs import about
 from tenure.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+_HELD_AGAIN: Final = timedelta(minutes=5)
+"""When what cannot be done as things stand is tried again."""
 
 
 class Enforcer:
@@ -87,18 +91,14 @@ class Enforcer:
     def vanished(self, quarantine: Quarantine) -> None:
         """A Quarantine is gone. Where its finalizer was taken off by hand before we gave back, that is done now."""
         self.consider(Key("QuarantineGuard", quarantine.namespace, GUARD_NAME))
-        namespace = self._means.store.namespaces.get(quarantine.namespace)
-        if namespace is None or namespace.deleting:
-            return
         if quarantine.uid in self._means.given_back:
             self._means.given_back.discard(quarantine.uid)
-        elif (
-            not is_record(quarantine)
-            and (status := quarantine.status)
-            and (status.disabled_tokens or status.pre_images)
-        ):
+            return
+        namespace, status = self._means.store.namespaces.get(quarantine.namespace), quarantine.status
+        leaving = namespace is None or namespace.deleting
+        if not leaving and not is_record(quarantine) and status and (status.disabled_tokens or status.pre_images):
             self._vanished.setdefault(subject_of(quarantine), []).append(quarantine)
-            self.consider(subject_of(quarantine))
+        self.consider(subject_of(quarantine))  # for its further objects as well
 
     def blocked(self, key: Key) -> str:
         """Why the act that is due on this subject has not begun; a key of decide.held.HELD."""
@@ -130,6 +130,8 @@ class Enforcer:
                 self._means.blocked[subject_key(finding)] = reason
         for quarantine in self._means.store.quarantines.values():
             self.consider(subject_of(quarantine))
+        for further in self._means.store.orphans():
+            self.consider(subject_of(further))
         for namespace, _ in list(self._means.store.guards):
             self.consider(Key("QuarantineGuard", namespace, GUARD_NAME))
         self._watches = self._means.proof.watch()
@@ -193,8 +195,11 @@ class Enforcer:
             await self._means.guards.rebuild(key.namespace)
             return
         for quarantine in self._vanished.get(key, []):
-            await release.give_back(self._means, quarantine)
+            await release.vanished(self._means, quarantine)
         self._vanished.pop(key, None)
+        for further in self._means.store.orphans():
+            if subject_of(further) == key:
+                await release.end_orphan(self._means, further)
         wishes = self._means.engine.wishes.get(key)
         quarantines = self._means.about(key)
         for quarantine in quarantines:
@@ -217,6 +222,14 @@ class Enforcer:
 
     async def _drive(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
         """Takes one Quarantine as far as it can go now."""
+        try:
+            await self._step(key, quarantine, wishes)
+        except Held as held:
+            log.error("%s: %s", key, held, extra=about(key))
+            self._means.block(key, held.reason)
+            self._means.queue.at(key, self._means.now() + _HELD_AGAIN)
+
+    async def _step(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
         status = quarantine.status or QuarantineStatus()
         judged = key in self._means.engine.wishes
         if quarantine.deletion is not None:

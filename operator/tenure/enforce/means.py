@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from tenure.api.names import API_VERSION, FINALIZER, TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.api.policy import BlastRadius
-from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
+from tenure.api.quarantine import PreImage, QuarantineSpec, QuarantineStatus
+from tenure.decide.held import Held
 from tenure.decide.hold import Quarantine
 from tenure.decide.verdict import releases
 from tenure.decide.wish import Wish, may_not
 from tenure.enforce import live
 from tenure.enforce.blast import Budget
 from tenure.enforce.guards import Guards
+from tenure.enforce.names import further_name
 from tenure.enforce.proof import Proof
 from tenure.enforce.quarantine import stands, subject_of
+from tenure.enforce.room import laid_out
 from tenure.inventory import entitlements
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
@@ -164,11 +168,54 @@ class Means:
                 "spec": spec.wire(),
             },
         )
-        self.store.upsert("Quarantine", PROJECTIONS["Quarantine"](stored))
-        return self.store.quarantines[(namespace, name)]
+        return self._taken_in(stored)
 
     async def write_status(self, quarantine: Quarantine, status: QuarantineStatus) -> Quarantine:
-        """Stores the status of this very object, and returns it as it then stands."""
+        """Stores the status of this very object, and returns it as it then stands; but for the pre-images, which stay
+        where they are (`remember`)."""
+        own = self.store.stored_quarantines.get((quarantine.namespace, quarantine.name))
+        images = own.status.pre_images if own is not None and own.status is not None else ()
+        return await self._write_status(quarantine, status.model_copy(update={"pre_images": images}))
+
+    async def remember(self, quarantine: Quarantine, images: Iterable[PreImage]) -> Quarantine:
+        """Stores all pre-images, before what they tell of is changed. Those for which the Quarantine has no room
+        continue in further objects, which are written first, the last one first: so one that moves to the next object
+        stands there before it goes from here. Raises ApiError, and Held where nothing was stored."""
+        self.lost(quarantine)
+        first, *rest = laid_out(images)
+        names = tuple(further_name(quarantine.name, number) for number in range(2, 2 + len(rest)))
+        for name, held in reversed(tuple(zip(names, rest, strict=True))):
+            await self._continue(quarantine, name, held)
+        status = quarantine.status or QuarantineStatus()
+        return await self._write_status(
+            quarantine, status.model_copy(update={"pre_images": first, "continued_in": names})
+        )
+
+    async def _continue(self, quarantine: Quarantine, name: str, images: tuple[PreImage, ...]) -> None:
+        """Brings one further object to hold these. It has the finalizer too: nobody takes it away alone."""
+        further = self.store.stored_quarantines.get((quarantine.namespace, name))
+        if further is None or FINALIZER not in further.finalizers:
+            spec = QuarantineSpec(
+                subject=quarantine.spec.subject,
+                continues=quarantine.name,
+                reason=f"holds what Quarantine {quarantine.name} has no room for, and goes with it",
+            )
+            uid = "" if further is None else further.uid
+            further = await self.write_intent(quarantine.namespace, name, spec, uid)
+        if images != (further.status.pre_images if further.status else ()):
+            await self._write_status(further, QuarantineStatus(pre_images=images))
+
+    def lost(self, quarantine: Quarantine) -> list[str]:
+        """Its further objects that are gone, with what they remembered. Raises Held where one cannot be read: what it
+        remembers is unknown, and is neither overwritten nor forgotten."""
+        there = {further.name for further in self.store.further_objects(quarantine.namespace, quarantine.name)}
+        missing = [n for n in (quarantine.status.continued_in if quarantine.status else ()) if n not in there]
+        for name in missing:
+            if Key("Quarantine", quarantine.namespace, name) in self.store.unprocessable:
+                raise Held("Unreadable", f"Quarantine {name}, which continues {quarantine.name}")
+        return missing
+
+    async def _write_status(self, quarantine: Quarantine, status: QuarantineStatus) -> Quarantine:
         status = status.model_copy(update={"observed_generation": quarantine.generation})
         stored = await self.kube.apply(
             QUARANTINES,
@@ -180,13 +227,24 @@ class Means:
             },
             subresource="status",
         )
+        return self._taken_in(stored)
+
+    def _taken_in(self, stored: dict[str, Any]) -> Quarantine:
+        """As it stands in the inventory: a further object as it is stored."""
         self.store.upsert("Quarantine", PROJECTIONS["Quarantine"](stored))
-        return self.store.quarantines[(quarantine.namespace, quarantine.name)]
+        at = (stored["metadata"]["namespace"], stored["metadata"]["name"])
+        return self.store.quarantines.get(at) or self.store.stored_quarantines[at]
 
     async def drop_finalizer(self, quarantine: Quarantine) -> None:
-        """Lets a Quarantine go, or leaves it as a record."""
+        """Lets a Quarantine go, or leaves it as a record. What it remembered is given back, or never will be: its
+        further objects go before it, and it says first that it has none."""
         if FINALIZER not in quarantine.finalizers:
             return
+        status, further = quarantine.status, self.store.further_objects(quarantine.namespace, quarantine.name)
+        if status is not None and status.continued_in:
+            quarantine = await self.write_status(quarantine, status.model_copy(update={"continued_in": ()}))
+        for one in further:
+            await self.drop_further(one)
         left = [f for f in quarantine.finalizers if f != FINALIZER]
         try:
             stored = await self.kube.merge_patch(
@@ -203,6 +261,24 @@ class Means:
         self.store.upsert("Quarantine", PROJECTIONS["Quarantine"](stored))
         if quarantine.deletion is not None and not left:
             self.store.remove("Quarantine", quarantine.namespace, quarantine.name)
+
+    async def drop_further(self, further: Quarantine) -> None:
+        """Ends a further object that holds nothing any more that is to be given back."""
+        self.given_back.add(further.uid)
+        name, namespace = further.name, further.namespace
+        with contextlib.suppress(NotFound):
+            if FINALIZER in further.finalizers:
+                left = [f for f in further.finalizers if f != FINALIZER]
+                await self.kube.merge_patch(
+                    QUARANTINES,
+                    name,
+                    namespace,
+                    {"metadata": {"finalizers": left}},
+                    uid=further.uid,
+                    resource_version=further.resource_version,
+                )
+            await self.kube.delete(QUARANTINES, name, namespace, uid=further.uid)
+        self.store.remove("Quarantine", namespace, name)
 
     async def delete(self, quarantine: Quarantine) -> None:
         """Sets the deletion mark; what was taken is given back when it is looked at again."""

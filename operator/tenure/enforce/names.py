@@ -24,3 +24,8 @@ def quarantine_name(key: Key, uid: str) -> str:
         return name
     digest = hashlib.sha256(f"{key.kind}/{key.name}/{uid}".encode()).hexdigest()[:_HASH]
     return f"{name[: _LONGEST - _HASH - 1].rstrip('-.')}-{digest}"
+
+
+def further_name(name: str, number: int) -> str:
+    """Of the second (2), third … object of a Quarantine, up to the ninth. No Quarantine's own name ends so."""
+    return f"{name[: _LONGEST - 2].rstrip('-.')}-{number}"

@@ -19,6 +19,7 @@ from tenure.enforce import records
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import is_itself_revoked
 from tenure.enforce.work import WORK
+from tenure.inventory.store import united
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import IDENTITY_FINDINGS
 from tenure.model.evaluation import Decision, Ruling, settled
@@ -82,7 +83,8 @@ async def end(m: Means, key: Key, quarantine: Quarantine) -> None:
         m.engine.mark(key)
         m.queue.at(key, m.now() + timedelta(seconds=5))
         return  # the findings say that they are open again before the proof of the release is gone
-    kept = await give_back(m, quarantine)
+    lost = [f"what Quarantine {name}, which is gone, remembered" for name in m.lost(quarantine)]
+    kept = [*await give_back(m, quarantine), *lost]
     await records.keep_names(m, quarantine)
     await m.guards.rebuild(quarantine.namespace)
     if is_itself_revoked(quarantine):
@@ -106,6 +108,26 @@ async def _gone(m: Means, quarantine: Quarantine) -> None:
 async def give_back(m: Means, quarantine: Quarantine) -> list[str]:
     """Undoes the stages, the last one first. Returns what was not given back, with the reason."""
     return [kept for stage in reversed(WORK) for kept in await WORK[stage].give_back(m, quarantine)]
+
+
+async def vanished(m: Means, quarantine: Quarantine) -> None:
+    """Its finalizer was taken off by hand before we gave back: that is done now. What a further object remembered whose
+    Quarantine stands is written down again."""
+    stands = m.store.quarantines.get((quarantine.namespace, quarantine.spec.continues or ""))
+    if stands is None:
+        await give_back(m, quarantine)
+        return
+    parts = [one.status.pre_images for one in (stands, quarantine) if one.status is not None]
+    await m.remember(stands, united(image for part in parts for image in part))
+
+
+async def end_orphan(m: Means, further: Quarantine) -> None:
+    """A further object whose Quarantine is gone: what nobody gave back is given back, then it goes too."""
+    namespace = m.store.namespaces.get(further.namespace)
+    if namespace is not None and not namespace.deleting:
+        for kept in await give_back(m, further):
+            log.warning("Quarantine %s/%s: not given back: %s", further.namespace, further.name, kept)
+    await m.drop_further(further)
 
 
 async def _reopened(m: Means, quarantine: Quarantine) -> bool:

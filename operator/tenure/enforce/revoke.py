@@ -146,12 +146,7 @@ async def _account(m: Means, quarantine: Quarantine) -> dict[str, Any] | None:
 async def _itself(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
     """A ServiceAccount, once its tokens are gone: out of every binding, then deleted. An entitlement: out for good."""
     if key.part or remove_entitlements.undone(m, quarantine):
-        try:
-            quarantine, seen = await remove_entitlements.carry_out(m, quarantine)
-        except remove_entitlements.TooLarge:
-            m.block(key, "TooLarge")
-            m.queue.at(key, m.now() + MANAGED_AGAIN)
-            return
+        quarantine, seen = await remove_entitlements.carry_out(m, quarantine)
         if not seen:
             m.metrics.action(Verdict.REVOKE.value, key.kind, "failed")
             m.queue.at(key, m.now() + timedelta(seconds=5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,12 +14,8 @@ from tenure.enforce import contention, revoke
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import stage_of
 from tenure.enforce.work import WORK
-from tenure.enforce.work.remove_entitlements import TooLarge
 from tenure.model.keys import Key
 from tenure.telemetry import events
-from tenure.telemetry.logs import about
-
-log = logging.getLogger(__name__)
 
 
 async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
@@ -28,6 +23,9 @@ async def advance(m: Means, key: Key, quarantine: Quarantine, wishes: tuple[Wish
     spec = _renewed(m, quarantine, wishes)
     if spec != quarantine.spec or FINALIZER not in quarantine.finalizers:
         quarantine = await m.write_intent(quarantine.namespace, quarantine.name, spec, quarantine.uid)
+    for further in m.store.further_objects(quarantine.namespace, quarantine.name):
+        if FINALIZER not in further.finalizers:
+            await m.write_intent(further.namespace, further.name, further.spec, further.uid)
     if m.guards.lacks(quarantine):
         await m.guards.rebuild(quarantine.namespace)
     previous: datetime | None = None
@@ -101,13 +99,7 @@ async def _carry_out(m: Means, key: Key, quarantine: Quarantine, stage: Stage, w
     if not wishes:
         return False
     kind = quarantine.spec.subject.kind
-    try:
-        quarantine, seen = await WORK[stage].carry_out(m, quarantine)
-    except TooLarge as error:
-        log.error("%s: stage %s: %s; nothing was taken out", key, stage.value, error, extra=about(key))
-        m.block(key, "TooLarge")
-        m.queue.at(key, m.now() + timedelta(minutes=5))
-        return False
+    quarantine, seen = await WORK[stage].carry_out(m, quarantine)
     fault = await m.proof.prove() or m.proof.faults.get(stage, "")
     verified = seen and not fault
     now = m.now()

@@ -16,7 +16,7 @@ from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.guard import QuarantineGuardSpec
 from tenure.api.names import OPERATOR_NAMESPACE
 from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
-from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
+from tenure.api.quarantine import PreImage, QuarantineSpec, QuarantineStatus
 from tenure.inventory.usage import Usage
 from tenure.model.evaluation import ExceptionRecord, Policy
 from tenure.model.keys import Key
@@ -129,6 +129,9 @@ class _Table(Generic[K, R]):
 
     def __init__(self, rows: dict[K, R], key: Callable[[str, str], K], *indexes: _Index[Any, R]) -> None:
         self.rows = rows
+        """As stored."""
+        self.shown: Mapping[K, R] = rows
+        """As read."""
         self.key = key
         self.indexes = indexes
 
@@ -140,6 +143,34 @@ class _Table(Generic[K, R]):
             self.rows[key] = new
         for index in self.indexes:
             index.change(cast(Name2, key), old, new)  # a table with indexes has such keys
+
+
+class _Quarantines(_Table[Name2, QuarantineRecord]):
+    """Quarantines as they are stored: pre-images for which one has no room continue in further objects, which name it
+    (`spec.continues`). What is read is each with all its pre-images, whichever object holds them; the further ones are
+    no Quarantines of their own."""
+
+    def __init__(self, whole: dict[Name2, QuarantineRecord], *indexes: _Index[Any, QuarantineRecord]) -> None:
+        self.further: _Index[Name2, QuarantineRecord] = _Index(_continued)
+        super().__init__({}, _pair, self.further)
+        self._whole = _Table(whole, _pair, *indexes)
+        self.shown = whole
+
+    def set(self, key: Name2, new: QuarantineRecord | None) -> None:
+        old = self.rows.get(key)
+        super().set(key, new)
+        for name in {side.spec.continues or side.name for side in (old, new) if side is not None}:
+            first = self.rows.get((key[0], name))
+            is_one = first is not None and first.spec.continues is None
+            self._whole.set((key[0], name), self._complete(first) if first is not None and is_one else None)
+
+    def _complete(self, first: QuarantineRecord) -> QuarantineRecord:
+        further = self.further.of((first.namespace, first.name))
+        if not further:
+            return first
+        images = united(image for one in (first, *further) for image in (one.status.pre_images if one.status else ()))
+        status = (first.status or QuarantineStatus()).model_copy(update={"pre_images": images})
+        return replace(first, status=status)
 
 
 def _pair(namespace: str, name: str) -> Name2:
@@ -202,6 +233,22 @@ def subject_key(held: Finding | QuarantineRecord) -> Key:
     return Key(subject.kind, held.namespace, subject.name, subject.entitlement or "")
 
 
+def _continued(quarantine: QuarantineRecord) -> Iterable[Name2]:
+    """The Quarantine of which it is a further object."""
+    return ((quarantine.namespace, quarantine.spec.continues),) if quarantine.spec.continues else ()
+
+
+def united(images: Iterable[PreImage]) -> tuple[PreImage, ...]:
+    """Each binding once, in the order in which they come: where one stands in two objects, a crash came between the two
+    writes that moved it, and what it says only ever grows."""
+    found: dict[str, PreImage] = {}
+    for image in images:
+        known = found.get(image.uid)
+        if known is None or len(known.removed) < len(image.removed):
+            found[image.uid] = image
+    return tuple(found.values())
+
+
 def _subject_of(finding: Finding) -> tuple[Key]:
     return (subject_key(finding),)
 
@@ -243,6 +290,7 @@ class Store:
         self.decisions: dict[Name2, Decision] = {}
         self.findings: dict[Name2, Finding] = {}
         self.quarantines: dict[Name2, QuarantineRecord] = {}
+        """Each with all its pre-images, also those that stand in further objects, which are not in here."""
         self.guards: dict[Name2, Guard] = {}
         self.usage = Usage()
         """What an audit source, where there is one, tells of the use of these."""
@@ -279,6 +327,10 @@ class Store:
         self._quarantines_in: _Index[str, QuarantineRecord] = _Index(_namespace_term)
         self._taken: _Index[tuple[str, ...], QuarantineRecord] = _Index(_taken_from)
 
+        self._stored = _Quarantines(self.quarantines, self._quarantines_in, self._taken)
+        self.stored_quarantines: Mapping[Name2, QuarantineRecord] = self._stored.rows
+        """Quarantines and their further objects, each with what it holds itself."""
+
         bindings = _Table(
             self.bindings, _pair, self._bound, self._groups, self._by_role, self._bound_in, self._bindings_in
         )
@@ -298,7 +350,7 @@ class Store:
             "IdentityException": _Table(self.exceptions, _pair, self._exceptions_in),
             "IdentityDecision": _Table(self.decisions, _pair, self._decisions_in, self._decisions_about),
             "IdentityFinding": _Table(self.findings, _pair, self._findings_in, self._about),
-            "Quarantine": _Table(self.quarantines, _pair, self._quarantines_in, self._taken),
+            "Quarantine": self._stored,
             "QuarantineGuard": _Table(self.guards, _pair),
         }
 
@@ -368,7 +420,7 @@ class Store:
             return None
         # The key of a ClusterRoleBinding's entitlement names the namespace of its findings.
         namespace = "" if key.kind in _CLUSTER_SCOPED else key.namespace
-        return cast("Record | None", table.rows.get(table.key(namespace, key.name)))
+        return cast("Record | None", table.shown.get(table.key(namespace, key.name)))
 
     def names(self, kind: str, namespace: str | None = None) -> list[Name2]:
         """(namespace, name) of every held object of a kind, unreadable ones included; of one namespace if given.
@@ -462,6 +514,16 @@ class Store:
     def quarantines_in(self, namespace: str) -> tuple[QuarantineRecord, ...]:
         return self._quarantines_in.of(namespace)
 
+    def further_objects(self, namespace: str, name: str) -> tuple[QuarantineRecord, ...]:
+        """Those in which the Quarantine of this name continues, whether it is there or not."""
+        return self._stored.further.of((namespace, name))
+
+    def orphans(self) -> list[QuarantineRecord]:
+        """Further objects of Quarantines that are gone."""
+        gone = [at for at in self._stored.further if at not in self.quarantines]
+        unread = (Key("Quarantine", *at) in self.unprocessable for at in gone)
+        return [one for at, there in zip(gone, unread, strict=True) if not there for one in self.further_objects(*at)]
+
     def findings_about(self, key: Key) -> tuple[Finding, ...]:
         """Findings whose spec.subject is this kind, namespace and name, whatever its uid and their phase."""
         return self._about.of(key)
@@ -484,7 +546,7 @@ class Store:
     def counts(self) -> Mapping[str, int]:
         """Held objects by table, for logs and metrics; bindings and roles count both scopes."""
         shared = ("ClusterRole", "ClusterRoleBinding")
-        return {kind: len(table.rows) for kind, table in self._tables.items() if kind not in shared}
+        return {kind: len(table.shown) for kind, table in self._tables.items() if kind not in shared}
 
 
 _CLUSTER_SCOPED: Final = frozenset(

@@ -158,6 +158,9 @@ async def _target(kube: Kube, about: Target) -> Authored[Any, Any]:
     record = PROJECTIONS[resource.kind](raw)
     if not isinstance(record, Authored):
         raise Failure(f"this version cannot read {about}, so it cannot show what is decided: {record.error}.")
+    first = record.spec.continues if about.kind is TargetKind.QUARANTINE else None
+    if first is not None:
+        raise Failure(f"{about} holds what quarantine/{first} has no room for, and goes with it: decide on that one.")
     return record
 
 

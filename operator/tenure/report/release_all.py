@@ -76,7 +76,8 @@ async def _quarantines(kube: Kube, namespace: str) -> list[Quarantine]:
     except Forbidden as error:
         where = f"in {namespace}" if namespace else "in all namespaces (-n NAME asks for one)"
         raise Failure(f"you may not list {QUARANTINES.qualified} {where}.") from error
-    found = [record for record in map(PROJECTIONS["Quarantine"], raw) if isinstance(record, Authored)]
+    found: list[Quarantine] = [one for one in map(PROJECTIONS["Quarantine"], raw) if isinstance(one, Authored)]
+    found = [one for one in found if one.spec.continues is None]  # what continues another is released with that
     return sorted(found, key=lambda one: (one.namespace, one.name))
 
 

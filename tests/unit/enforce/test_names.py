@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenure.enforce.names import quarantine_name
+from tenure.enforce.names import further_name, quarantine_name
 from tenure.model.keys import Key
 
 
@@ -15,3 +15,10 @@ def test_a_long_name_is_cut_and_stays_distinct() -> None:
     two = quarantine_name(Key("Secret", "payments", "x" * 252 + "y"), "6d0f1a2b-0000")
     assert len(one) == len(two) == 253
     assert one != two
+
+
+def test_a_further_object_is_named_after_its_quarantine() -> None:
+    assert further_name("serviceaccount-ci-6d0f1a", 2) == "serviceaccount-ci-6d0f1a-2"
+    long = quarantine_name(Key("ServiceAccount", "payments", "x" * 253), "6d0f1a2b-0000")
+    assert len(further_name(long, 9)) == 253
+    assert further_name(long, 2) != further_name(long, 3)

@@ -360,3 +360,102 @@ def test_an_unreadable_object_leaves_the_tables_and_is_kept_apart() -> None:
 def test_a_kind_without_a_table_is_an_error() -> None:
     with pytest.raises(KeyError):
         Store().upsert("ConfigMap", account("a"))
+
+
+# --- Quarantines and their further objects --------------------------------------------------------------------------
+
+
+def held(name: str, *bindings: str, version: int = 1, subjects: int = 1, continues: str | None = None) -> Any:
+    """A Quarantine that took ns/ci out of these bindings."""
+    subject = {"kind": "ServiceAccount", "name": "ci", "namespace": "ns"}
+    images = [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "namespace": "ns",
+            "name": binding,
+            "uid": f"uid-{binding}",
+            "roleRef": {"kind": "Role", "name": "r"},
+            "removed": [{"index": index, "subject": subject} for index in range(subjects)],
+        }
+        for binding in bindings
+    ]
+    spec = {"subject": {**subject, "uid": "uid-ci"}, **({"continues": continues} if continues else {})}
+    metadata = {"name": name, "namespace": "ns", "uid": f"uid-{name}", "resourceVersion": str(version)}
+    return PROJECTIONS["Quarantine"]({"metadata": metadata, "spec": spec, "status": {"preImages": images}})
+
+
+def remembered(store: Store) -> list[str]:
+    """What the one Quarantine there is remembers, wherever it stands."""
+    [found] = store.quarantines.values()
+    assert found.status is not None
+    assert store.quarantines_in("ns") == (found,)
+    assert store.get(Key("Quarantine", "ns", found.name)) == found
+    for image in found.status.pre_images:
+        assert store.quarantines_holding(image.uid) == (found,)
+    return [image.name for image in found.status.pre_images]
+
+
+def test_a_quarantine_is_read_with_its_further_objects_whichever_comes_first() -> None:
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        store, told = Store(), []
+        store.listeners.append(lambda kind, old, new, told=told: told.append(new))  # type: ignore[misc]
+        objects = [held("q", "a", "b"), held("q-2", "c", continues="q"), held("q-3", "d", continues="q")]
+        for place in order:
+            store.upsert("Quarantine", objects[place])
+        assert remembered(store) == ["a", "b", "c", "d"]
+        assert told == [objects[place] for place in order]  # each as it is stored
+        assert store.stored_quarantines[("ns", "q")].status.pre_images == objects[0].status.pre_images  # type: ignore[union-attr]
+        assert store.names("Quarantine", "ns") == [("ns", objects[place].name) for place in order]
+        assert store.counts()["Quarantine"] == 1
+        assert store.orphans() == []
+
+
+def test_a_further_object_that_changes_or_goes_changes_its_quarantine() -> None:
+    store = Store()
+    for made in (held("q", "a"), held("q-2", "b", continues="q")):
+        store.upsert("Quarantine", made)
+    store.upsert("Quarantine", held("q-2", "b", "c", version=2, continues="q"))
+    assert remembered(store) == ["a", "b", "c"]
+    assert store.quarantines_removing("ns", "ci") == store.quarantines_in("ns")
+    store.remove("Quarantine", "ns", "q-2")
+    assert remembered(store) == ["a"]
+    assert store.quarantines_holding("uid-b") == ()
+
+
+def test_of_one_binding_in_two_objects_the_fuller_memory_counts() -> None:
+    """A crash came between the two writes that move it on."""
+    for first, second in ((1, 2), (2, 1)):
+        store = Store()
+        store.upsert("Quarantine", held("q", "a", subjects=first))
+        store.upsert("Quarantine", held("q-2", "a", "b", subjects=second, continues="q"))
+        assert remembered(store) == ["a", "b"]
+        [found] = store.quarantines.values()
+        assert found.status is not None
+        assert len(found.status.pre_images[0].removed) == 2
+
+
+def test_further_objects_of_what_is_gone_are_orphans_and_no_quarantines() -> None:
+    store = Store()
+    for made in (held("q", "a"), held("q-2", "b", continues="q"), held("q-3", "c", continues="q")):
+        store.upsert("Quarantine", made)
+    store.remove("Quarantine", "ns", "q")
+    assert not store.quarantines
+    assert names(tuple(store.orphans())) == ["q-2", "q-3"]
+    assert store.quarantines_holding("uid-b") == ()
+    store.upsert("Quarantine", replace(held("q", "a", version=9), uid="another"))
+    assert remembered(store) == ["a", "b", "c"]
+    assert store.orphans() == []
+
+
+def test_what_cannot_be_read_makes_no_orphans() -> None:
+    store = Store()
+    store.upsert("Quarantine", held("q", "a"))
+    store.upsert("Quarantine", held("q-2", "b", continues="q"))
+    store.upsert("Quarantine", Unprocessable("Quarantine", "ns", "q", "uid-q", 1, "2", "spec: unknown"))
+    assert not store.quarantines
+    assert store.orphans() == []
+    store.upsert("Quarantine", held("q", "a", version=3))
+    assert remembered(store) == ["a", "b"]
+    store.upsert("Quarantine", Unprocessable("Quarantine", "ns", "q-2", "uid-q-2", 1, "4", "spec: unknown"))
+    assert remembered(store) == ["a"]

@@ -1,4 +1,4 @@
-"""RemoveEntitlements: pre-images of all bindings in status -> out of each binding -> asked whether it may still.
+"""RemoveEntitlements: pre-images of all bindings stored -> out of each binding -> asked whether it may still.
 
 Of a ServiceAccount every binding that names it, in every form; of an entitlement the one subject of the one binding.
 What Kubernetes keeps bound itself (bootstrap bindings) is left alone: it would be put back.
@@ -25,18 +25,10 @@ from tenure.kube.resources import SUBJECT_ACCESS_REVIEWS
 from tenure.model.keys import Key
 from tenure.model.records import Binding, Subject
 
-MOST_BINDINGS: Final = 500
-MOST_SUBJECTS: Final = 256
-MOST_BYTES: Final = 512 * 1024
-"""What a Quarantine's status has room for, beside two thousand tokens. More is not begun: a pre-image is never cut."""
 _PROBES: Final = 3  # rules of one role that are asked about
 _LINES: Final = 8
 _PATIENCE: Final = 3.0  # seconds until the API server's authorizer has seen a binding's change
 _PAUSE: Final = 0.1
-
-
-class TooLarge(Exception):
-    """More would have to be remembered than a Quarantine holds."""
 
 
 def held(m: Means, /) -> str:
@@ -117,7 +109,7 @@ def forms_of(key: Key) -> frozenset[str]:
 
 async def _remember(m: Means, quarantine: Quarantine) -> Quarantine:
     """Stores the pre-images of all bindings before the first of them is changed. One that another Quarantine took it
-    out of already counts too: what two hold is given back when the last one goes."""
+    out of already counts too: what two hold is given back when the last one goes. Raises Held for too many of them."""
     key, status = subject_of(quarantine), quarantine.status or QuarantineStatus()
     known = {image.uid: image for image in status.pre_images}
     images = dict(known)
@@ -141,8 +133,7 @@ async def _remember(m: Means, quarantine: Quarantine) -> Quarantine:
                 images[uid] = known[uid].model_copy(update={"removed": (*known[uid].removed, *more)})
     if images == known:
         return quarantine
-    _fits(images.values())
-    return await m.write_status(quarantine, status.model_copy(update={"pre_images": tuple(images.values())}))
+    return await m.remember(quarantine, images.values())
 
 
 def _places(m: Means, quarantine: Quarantine) -> Iterable[tuple[str, str, str]]:
@@ -156,13 +147,6 @@ def _places(m: Means, quarantine: Quarantine) -> Iterable[tuple[str, str, str]]:
         if not is_itself_revoked(other) and other.status is not None:
             found |= {(image.kind, image.namespace or "", image.name) for image in other.status.pre_images}
     return sorted(found)
-
-
-def _fits(images: Iterable[PreImage]) -> None:
-    images = tuple(images)
-    size = sum(len(json.dumps(image.wire())) for image in images)
-    if len(images) > MOST_BINDINGS or size > MOST_BYTES or any(len(i.removed) > MOST_SUBJECTS for i in images):
-        raise TooLarge(f"{len(images)} bindings, {size} bytes of pre-images")
 
 
 # --- the effect -----------------------------------------------------------------------------------------------------
