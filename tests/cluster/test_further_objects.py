@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.cluster.test_commands import tenure
+from tests.cluster.test_removal import ours
 from tests.support import scenario
 from tests.support.cluster import Cluster, eventually
 from tests.support.operator import Operator
 from tests.support.rest import Json
 from tests.support.scenario import HOME, RBAC, REMOVED, RESTORE, allow, deadline, policy, quarantine_of, rule
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 NAMES = tuple(f"often-{number:02}" for number in range(17))
-STAGES = ["Guard", "RemoveEntitlements"]
 
 
 @pytest.fixture(params=["1.33", "1.36"])
@@ -41,13 +41,15 @@ def made(
     for name in NAMES:
         binding: Json = {"apiVersion": f"{RBAC}/v1", "kind": "RoleBinding", "roleRef": role}
         cluster.create({**binding, "metadata": {"name": name, "namespace": place}, "subjects": [user] * 256})
+    taken = deadline("Unowned", stages=["Guard", "RemoveEntitlements"])
+    scenario.govern(cluster, policy("often", taken, labels={"test": "often"}, suspend=True))
     cluster.create(scenario.service_account(place, "ci"))
     return cluster, running, place
 
 
 def act(cluster: Cluster, place: str) -> tuple[Json, Json]:
     """Lets it be quarantined, and no more after that; the Quarantine and its further object."""
-    scenario.govern(cluster, policy("often", deadline("Unowned", stages=STAGES), labels={"test": "often"}))
+    cluster.patch("governancepolicies", "often", {"spec": {"suspend": False}})
 
     def verified() -> bool:
         stages = (quarantine_of(cluster, place, "ci") or {}).get("status", {}).get("stages", [])
@@ -126,7 +128,7 @@ def test_after_a_reinstallation_the_objects_alone_suffice(made: tuple[Cluster, O
     refused = tenure(cluster.user("rita"), "release", named, "--reason", "tests", "-n", place)
     assert "goes with it: decide on that one" in " ".join(refused.stderr.split())
     operator.kill()
-    left = tenure(cluster.kubeconfig, "leave")
+    left = tenure(cluster.kubeconfig, "leave", "--policies", ",".join(ours(cluster, "validatingadmissionpolicies")))
     assert left.returncode == 0, left.stderr
     said = " ".join(left.stdout.split())
     assert all(f"stays out of RoleBinding {place}/{name} (Quarantine" in said for name in NAMES)
