@@ -3,7 +3,7 @@ they remember is lost, and after a reinstallation they alone suffice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,18 +21,26 @@ pytestmark = [pytest.mark.local, pytest.mark.long]
 NAMES = tuple(f"often-{number:02}" for number in range(17))
 
 
-@pytest.fixture(params=["1.33", "1.36"])
-def made(
-    request: pytest.FixtureRequest, fresh_cluster: Callable[..., Cluster], operator: Callable[..., Operator]
-) -> tuple[Cluster, Operator, str]:
+@pytest.fixture(scope="module", params=["1.33", "1.36"])
+def governed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Cluster, Operator]]:
+    """A cluster of this file alone: its operator ends and starts, and Tenure is taken out of it and installed again."""
+    with Cluster.local(version=request.param, audit=False) as cluster:
+        cluster.install(entitlements=True)
+        rights = ["get", "list", "delete", "patch", "release"]
+        allow(cluster, "rita", "test-release-rita", rule("tenure.dev", ["quarantines"], rights))
+        with Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator")) as operator:
+            yield cluster, operator
+
+
+@pytest.fixture
+def place(governed: tuple[Cluster, Operator], request: pytest.FixtureRequest) -> Iterator[str]:
     """A ServiceAccount that is bound so often, as often as one binding may name it, that one object has no room for
-    what is to be remembered of it."""
-    cluster = fresh_cluster(version=request.param, audit=False)
-    cluster.install(entitlements=True)
-    rights = ["get", "list", "delete", "patch", "release"]
-    allow(cluster, "rita", "test-release-rita", rule("tenure.dev", ["quarantines"], rights))
-    running = operator(cluster.kubeconfig)
-    place = cluster.namespace("bound-often", labels={"test": "often"})
+    what is to be remembered of it. Its policy is suspended."""
+    cluster, _ = governed
+    place = cluster.namespace("bound-often")
+    cluster.patch("namespaces", place, {"metadata": {"labels": {"test": place}}})
     about = {"name": "reader", "namespace": place}
     rules = [rule("", ["configmaps"], ["get"])]
     cluster.create({"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": about, "rules": rules})
@@ -41,22 +49,25 @@ def made(
     for name in NAMES:
         binding: Json = {"apiVersion": f"{RBAC}/v1", "kind": "RoleBinding", "roleRef": role}
         cluster.create({**binding, "metadata": {"name": name, "namespace": place}, "subjects": [user] * 256})
-    taken = deadline("Unowned", stages=["Guard", "RemoveEntitlements"])
-    scenario.govern(cluster, policy("often", taken, labels={"test": "often"}, suspend=True))
+    revoked = {"revoke_after": "1s"} if "revoked" in request.node.name else {}
+    taken = deadline("Unowned", stages=["Guard", "RemoveEntitlements"], **revoked)
+    scenario.govern(cluster, policy(place, taken, labels={"test": place}, suspend=True))
     cluster.create(scenario.service_account(place, "ci"))
-    return cluster, running, place
+    yield place
+    cluster.delete("governancepolicies", place)
+    cluster.delete_namespace(place)
 
 
 def act(cluster: Cluster, place: str) -> tuple[Json, Json]:
     """Lets it be quarantined, and no more after that; the Quarantine and its further object."""
-    cluster.patch("governancepolicies", "often", {"spec": {"suspend": False}})
+    cluster.patch("governancepolicies", place, {"spec": {"suspend": False}})
 
     def verified() -> bool:
         stages = (quarantine_of(cluster, place, "ci") or {}).get("status", {}).get("stages", [])
         return len(stages) == 2 and all(stage.get("verified") for stage in stages)
 
     eventually(verified, 60, what="quarantined")
-    cluster.patch("governancepolicies", "often", {"spec": {"suspend": True}})
+    cluster.patch("governancepolicies", place, {"spec": {"suspend": True}})
     assert standing(cluster, place) == [0] * len(NAMES)
     first, further = held(cluster, place)
     assert (len(first["status"]["preImages"]), len(further["status"]["preImages"])) == (14, 3)
@@ -86,8 +97,8 @@ def take_away(cluster: Cluster, one: Json) -> None:
     cluster.delete("quarantines", name, place, user="rita")
 
 
-def test_whichever_object_somebody_takes_away_nothing_is_lost(made: tuple[Cluster, Operator, str]) -> None:
-    cluster, operator, place = made
+def test_whichever_object_somebody_takes_away_nothing_is_lost(governed: tuple[Cluster, Operator], place: str) -> None:
+    cluster, operator = governed
     first, further = act(cluster, place)
     take_away(cluster, further)
 
@@ -117,8 +128,8 @@ def test_whichever_object_somebody_takes_away_nothing_is_lost(made: tuple[Cluste
     assert standing(cluster, place) == [256 if name in back else 0 for name in NAMES]
 
 
-def test_after_a_reinstallation_the_objects_alone_suffice(made: tuple[Cluster, Operator, str]) -> None:
-    cluster, operator, place = made
+def test_after_a_reinstallation_the_objects_alone_suffice(governed: tuple[Cluster, Operator], place: str) -> None:
+    cluster, operator = governed
     first, further = act(cluster, place)
     told = tenure(cluster.user("rita"), "release", "--all", "--reason", "tests", "-n", place)
     assert "Nobody can be asked" in told.stdout
@@ -144,3 +155,21 @@ def test_after_a_reinstallation_the_objects_alone_suffice(made: tuple[Cluster, O
     operator.wait_ready()
     cluster.delete("quarantines", first["metadata"]["name"], place, user="rita")
     all_back(cluster, place)
+
+
+def test_neither_object_outlives_what_was_revoked(governed: tuple[Cluster, Operator], place: str) -> None:
+    cluster, _ = governed
+    cluster.patch("governancepolicies", place, {"spec": {"suspend": False}})
+    eventually(lambda: cluster.get("serviceaccounts", "ci", place) is None, 90, what="it is revoked")
+    eventually(lambda: not held(cluster, place), 60, what="nothing is left of the Quarantine")
+    assert standing(cluster, place) == []  # emptied, and nobody else's
+    found = scenario.finding_of(cluster, place, "Unowned", "ci")
+    assert found is not None
+    assert [act["verdict"] for act in found["status"]["acts"]] == ["Quarantine", "Revoke"]
+
+
+def test_a_namespace_takes_both_objects_with_it(governed: tuple[Cluster, Operator], place: str) -> None:
+    cluster, _ = governed
+    act(cluster, place)
+    cluster.delete("namespaces", place)
+    eventually(lambda: cluster.get("namespaces", place) is None, 90, what="its end")
