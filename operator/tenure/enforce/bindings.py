@@ -131,9 +131,8 @@ async def pre_image(m: Means, binding: Raw, forms: Collection[str], out: Iterabl
         role_ref=PreImageRoleRef(api_group=role.get("apiGroup", ""), kind=role["kind"], name=role["name"]),
         role_rules_digest=await digest(m.kube, namespace, role["kind"], role["name"]),
     )
-    return image.model_copy(
-        update={"removed": tuple(removed)}
-    )  # too many are refused where there is to be room for them
+    # Not bounded here: too many are refused where there is to be room for them (tenure.enforce.room).
+    return image.model_copy(update={"removed": tuple(removed)})
 
 
 async def digest(kube: Kube, namespace: str, kind: str, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tenure.api.names import API_VERSION, FINALIZER, TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.api.policy import BlastRadius
-from tenure.api.quarantine import PreImage, QuarantineSpec, QuarantineStatus
+from tenure.api.quarantine import MOST_FURTHER, PreImage, QuarantineSpec, QuarantineStatus
 from tenure.decide.held import Held
 from tenure.decide.hold import Quarantine
 from tenure.decide.verdict import releases
@@ -173,25 +173,31 @@ class Means:
     async def write_status(self, quarantine: Quarantine, status: QuarantineStatus) -> Quarantine:
         """Stores the status of this very object, and returns it as it then stands; but for the pre-images, which stay
         where they are (`remember`)."""
-        own = self.store.stored_quarantines.get((quarantine.namespace, quarantine.name))
-        images = own.status.pre_images if own is not None and own.status is not None else ()
+        images = self._own_images(quarantine.namespace, quarantine.name)
         return await self._write_status(quarantine, status.model_copy(update={"pre_images": images}))
 
     async def remember(self, quarantine: Quarantine, images: Iterable[PreImage]) -> Quarantine:
         """Stores all pre-images, before what they tell of is changed. Those for which the Quarantine has no room
-        continue in further objects, which are written first, the last one first: so one that moves to the next object
-        stands there before it goes from here. Raises ApiError, and Held where nothing was stored."""
+        continue in further objects, which are written first. Raises ApiError, and Held where nothing was stored."""
         self.lost(quarantine)
-        first, *rest = laid_out(images)
-        names = tuple(further_name(quarantine.name, number) for number in range(2, 2 + len(rest)))
-        for name, held in reversed(tuple(zip(names, rest, strict=True))):
-            await self._continue(quarantine, name, held)
-        status = quarantine.status or QuarantineStatus()
+        names = [further_name(quarantine.name, number) for number in range(2, 2 + MOST_FURTHER)]
+        held = [self._own_images(quarantine.namespace, name) for name in (quarantine.name, *names)]
+        while not held[-1] and len(held) > 1:
+            held.pop()
+        first, *rest = laid_out(held, images)
+        for name, part in zip(names, rest, strict=False):
+            await self.continue_in(quarantine, name, part)
+        status = (quarantine.status or QuarantineStatus()).model_copy(update={"pre_images": first})
         return await self._write_status(
-            quarantine, status.model_copy(update={"pre_images": first, "continued_in": names})
+            quarantine, status.model_copy(update={"continued_in": tuple(names[: len(rest)])})
         )
 
-    async def _continue(self, quarantine: Quarantine, name: str, images: tuple[PreImage, ...]) -> None:
+    def _own_images(self, namespace: str, name: str) -> tuple[PreImage, ...]:
+        """What this one object holds."""
+        own = self.store.stored_quarantines.get((namespace, name))
+        return own.status.pre_images if own is not None and own.status is not None else ()
+
+    async def continue_in(self, quarantine: Quarantine, name: str, images: tuple[PreImage, ...]) -> None:
         """Brings one further object to hold these. It has the finalizer too: nobody takes it away alone."""
         further = self.store.stored_quarantines.get((quarantine.namespace, name))
         if further is None or FINALIZER not in further.finalizers:

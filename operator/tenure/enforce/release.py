@@ -19,7 +19,6 @@ from tenure.enforce import records
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import is_itself_revoked
 from tenure.enforce.work import WORK
-from tenure.inventory.store import united
 from tenure.kube.errors import NotFound
 from tenure.kube.resources import IDENTITY_FINDINGS
 from tenure.model.evaluation import Decision, Ruling, settled
@@ -113,12 +112,11 @@ async def give_back(m: Means, quarantine: Quarantine) -> list[str]:
 async def vanished(m: Means, quarantine: Quarantine) -> None:
     """Its finalizer was taken off by hand before we gave back: that is done now. What a further object remembered whose
     Quarantine stands is written down again."""
-    stands = m.store.quarantines.get((quarantine.namespace, quarantine.spec.continues or ""))
-    if stands is None:
+    first = m.store.quarantines.get((quarantine.namespace, quarantine.spec.continues or ""))
+    if first is None or quarantine.status is None:
         await give_back(m, quarantine)
-        return
-    parts = [one.status.pre_images for one in (stands, quarantine) if one.status is not None]
-    await m.remember(stands, united(image for part in parts for image in part))
+    else:
+        await m.continue_in(first, quarantine.name, quarantine.status.pre_images)
 
 
 async def end_orphan(m: Means, further: Quarantine) -> None:

@@ -16,7 +16,7 @@ from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.guard import QuarantineGuardSpec
 from tenure.api.names import OPERATOR_NAMESPACE
 from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
-from tenure.api.quarantine import PreImage, QuarantineSpec, QuarantineStatus
+from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.inventory.usage import Usage
 from tenure.model.evaluation import ExceptionRecord, Policy
 from tenure.model.keys import Key
@@ -168,8 +168,8 @@ class _Quarantines(_Table[Name2, QuarantineRecord]):
         further = self.further.of((first.namespace, first.name))
         if not further:
             return first
-        images = united(image for one in (first, *further) for image in (one.status.pre_images if one.status else ()))
-        status = (first.status or QuarantineStatus()).model_copy(update={"pre_images": images})
+        images = [image for one in (first, *further) for image in (one.status.pre_images if one.status else ())]
+        status = (first.status or QuarantineStatus()).model_copy(update={"pre_images": tuple(images)})
         return replace(first, status=status)
 
 
@@ -236,17 +236,6 @@ def subject_key(held: Finding | QuarantineRecord) -> Key:
 def _continued(quarantine: QuarantineRecord) -> Iterable[Name2]:
     """The Quarantine of which it is a further object."""
     return ((quarantine.namespace, quarantine.spec.continues),) if quarantine.spec.continues else ()
-
-
-def united(images: Iterable[PreImage]) -> tuple[PreImage, ...]:
-    """Each binding once, in the order in which they come: where one stands in two objects, a crash came between the two
-    writes that moved it, and what it says only ever grows."""
-    found: dict[str, PreImage] = {}
-    for image in images:
-        known = found.get(image.uid)
-        if known is None or len(known.removed) < len(image.removed):
-            found[image.uid] = image
-    return tuple(found.values())
 
 
 def _subject_of(finding: Finding) -> tuple[Key]:

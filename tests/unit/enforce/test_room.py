@@ -42,36 +42,45 @@ def size(images: tuple[PreImage, ...]) -> int:
 )
 def test_what_one_has_no_room_for_continues_in_the_next(count: int, sizes: list[int]) -> None:
     images = [image(number) for number in range(count)]
-    objects = laid_out(images)
-    assert [len(held) for held in objects] == sizes
-    assert [found for held in objects for found in held] == images
+    objects = laid_out([()], images)
+    assert [len(part) for part in objects] == sizes
+    assert [found for part in objects for found in part] == images
 
 
 def test_large_ones_fill_an_object_earlier() -> None:
     images = [image(number, MOST_SUBJECTS, "x" * 253) for number in range(20)]
-    objects = laid_out(images)
+    objects = laid_out([()], images)
     assert len(objects) > 2
-    assert [found for held in objects for found in held] == images
-    for held in objects:
-        assert size(held) <= MOST_BYTES + 2 * len(held)  # brackets and commas
+    assert [found for part in objects for found in part] == images
+    for part in objects:
+        assert size(part) <= MOST_BYTES + 2 * len(part)  # brackets and commas
     one = size(objects[0]) // len(objects[0])
-    assert all(size(held) + one > MOST_BYTES for held in objects[:-1])
+    assert all(size(part) + one > MOST_BYTES for part in objects[:-1])
 
 
-def test_what_is_added_at_the_end_moves_nothing() -> None:
+def test_what_is_held_stays_where_it_is_whatever_comes() -> None:
+    """Also what only a later object holds, since a crash came, or somebody took one away; and what grew."""
     images = [image(number) for number in range(1_100)]
-    assert laid_out(images)[:2] == laid_out(images[:1_000])
+    held = [tuple(images[:500]), (), tuple(images[600:700])]
+    grown = image(1, 2)
+    first, second, third = laid_out(held, [*images[:1], grown, *images[2:]])
+    assert first == (images[0], grown, *images[2:500])
+    assert third[:100] == tuple(images[600:700])
+    assert len(second) == 500
+    assert {found.uid for part in (first, second, third) for found in part} == {found.uid for found in images}
+    assert laid_out([first, second, third], ()) == [first, second, third]  # nothing is forgotten
 
 
 def test_past_the_last_object_nothing_is_laid_out() -> None:
     room = MOST_BINDINGS * (1 + MOST_FURTHER)
-    assert len(laid_out(map(image, range(room)))) == 1 + MOST_FURTHER
+    assert len(laid_out([()], map(image, range(room)))) == 1 + MOST_FURTHER
     with pytest.raises(Held, match="4501 bindings would take 10 objects; none was taken out") as refused:
-        laid_out(map(image, range(room + 1)))
+        laid_out([()], map(image, range(room + 1)))
     assert refused.value.reason in HELD
 
 
 def test_of_one_binding_no_more_subjects_than_an_object_may_list() -> None:
-    assert laid_out([image(1, MOST_SUBJECTS)])
-    with pytest.raises(Held, match="257 subjects of RoleBinding reader"):
-        laid_out([image(1, MOST_SUBJECTS + 1)])
+    assert laid_out([()], [image(1, MOST_SUBJECTS)])
+    for held in ((), (image(1),)):
+        with pytest.raises(Held, match="257 subjects of RoleBinding reader"):
+            laid_out([held], [image(1, MOST_SUBJECTS + 1)])
