@@ -24,7 +24,7 @@ ALICE = {"kind": "User", "apiGroup": RBAC, "name": "alice"}
 LATER = deadline(within="90d", action="Nothing")
 ENTITLEMENTS, ACCOUNTS = deadline(UNDECLARED), deadline("Unowned", stages=["Guard", "RemoveEntitlements"])
 BOTH = "Guard verified, RemoveEntitlements verified"
-MANY = tuple(f"often-{number:02}" for number in range(17))
+MANY = tuple(f"often-{number:02}" for number in range(15))
 
 
 def bound(ground: Ground, namespace: str) -> None:
@@ -101,7 +101,20 @@ def bound_often(ground: Ground, namespace: str) -> None:
                 "subjects": [user] * 256,
             }
         )
-    cluster.create(service_account(namespace, "ci"))
+
+
+def seen_bound_often(ground: Ground, namespace: str) -> bool:
+    """Whether each of the bindings has its finding."""
+    return all(finding_of(ground.cluster, namespace, UNDECLARED, name) for name in MANY)
+
+
+def appear(ground: Ground, namespace: str) -> None:
+    ground.cluster.create(service_account(namespace, "ci"))
+
+
+def appeared_and_bound(ground: Ground, namespace: str) -> None:
+    bound_often(ground, namespace)
+    appear(ground, namespace)
 
 
 def out_of_all(ground: Ground, namespace: str) -> bool:
@@ -109,8 +122,9 @@ def out_of_all(ground: Ground, namespace: str) -> bool:
     found = finding_of(ground.cluster, namespace, "Unowned", "ci")
     bindings = ground.cluster.list("rolebindings", namespace)
     done = found is not None and found["status"]["phase"] == "Quarantined" and found["status"].get("verified")
-    judged = all(finding_of(ground.cluster, namespace, UNDECLARED, name) for name in MANY)
-    return bool(done) and judged and not any(binding.get("subjects") for binding in bindings)
+    return (
+        bool(done) and seen_bound_often(ground, namespace) and not any(binding.get("subjects") for binding in bindings)
+    )
 
 
 def in_all(ground: Ground, namespace: str) -> None:
@@ -262,13 +276,14 @@ ALL = (
         "account-bound-often",
         arrange=opted_in,
         policies=(plain("account-bound-often", ACCOUNTS, LATER),),
-        trigger=bound_often,
+        prepare=bound_often,
+        ready=seen_bound_often,
+        trigger=appear,
         done=out_of_all,
         counted=1,
         writes=frozenset(
             {
                 *(f"binding {name}: 0 in, 1 out" for name in MANY),
-                *(f"finding {UNDECLARED} of RoleBinding/{name}: Open" for name in MANY),
                 f"{ACCOUNT}: Open",
                 f"{ACCOUNT}: Open, missed",
                 f"{ACCOUNT}: Quarantined, {QUARANTINED}",
@@ -278,7 +293,7 @@ ALL = (
                 "memory: turned, 1 counted, 1 acts",
                 f"{OF_ACCOUNT}: Guard verified",
                 f"{OF_ACCOUNT} (2): intent",
-                f"{OF_ACCOUNT} (2): 4 bindings remembered",
+                f"{OF_ACCOUNT} (2): 2 bindings remembered",
                 f"{OF_ACCOUNT}: Guard verified, 13 bindings remembered, continued in 1",
                 f"{OF_ACCOUNT}: {BOTH}, 13 bindings remembered, continued in 1",
                 f"{OF_ACCOUNT}: intent",
@@ -293,7 +308,7 @@ ALL = (
             plain("bound-often-release", ACCOUNTS, LATER),
             held("bound-often-release", {**ACCOUNTS, "decideWithin": "1h"}, LATER),
         ),
-        prepare=bound_often,
+        prepare=appeared_and_bound,
         ready=out_of_all,
         hold=True,
         trigger=release,

@@ -139,13 +139,15 @@ def _earlier(created: datetime, status: IdentityFindingStatus) -> bool:
     return status.opening > 1 and status.opened is not None and created < status.opened.replace(microsecond=0)
 
 
-def gone(made: Decision, target: object) -> IdentityDecisionStatus | None:
-    """The status of a verdict about a finding or Quarantine that is not there; `target` is what there is of that name.
-    None when it is there."""
+def gone(made: Decision, target: object, continues: str | None = None) -> IdentityDecisionStatus | None:
+    """The status of a verdict about a finding or Quarantine that is not there; `target` is what there is of that name,
+    `continues` the Quarantine of which it is a further object. None when it is there."""
     about = made.spec.target
     if getattr(target, "uid", "") == about.uid:
         return None
     text = f"There is no {about.kind.value} {about.name} of that uid."
+    if continues is not None:
+        text = f"{about.name} goes with Quarantine {continues}, of which it holds a part: decide on that one."
     return answer(made, Ruling.void(DecisionReason.TARGET_GONE, text), text)
 
 

@@ -42,7 +42,8 @@ def decision_status(
     if settled(decision) is not None:
         return decision.status, again
     if decision.spec.target.kind in CARRIED_OUT:
-        return gone(decision, store.get(_key(decision))), again
+        further = store.stored_quarantines.get((decision.namespace, decision.spec.target.name))
+        return gone(decision, store.get(_key(decision)), further.spec.continues if further else None), again
     target = _target(store, decision)
     if target is None:
         lost = store.was_removed(decision.spec.target.uid) or now >= decision.created + UNSEEN_FOR

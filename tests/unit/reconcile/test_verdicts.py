@@ -74,6 +74,15 @@ class TestExceptions:
         world.put("Quarantine", quarantine)  # one that comes later changes nothing of it
         assert answered(world, made).status == made.status
 
+    def test_a_verdict_on_what_continues_a_quarantine_names_that_one(self, world: World) -> None:
+        about = {"kind": "ServiceAccount", "name": "ci", "uid": "u1"}
+        spec = QuarantineSpec.read({"subject": about, "continues": "q"})
+        further = replace(world.exception(), kind="Quarantine", name="q-2", uid="q2", spec=spec, status=None)
+        world.put("Quarantine", further)
+        made = answered(world, world.decision(further, "Release"))
+        assert (made.status.outcome, made.status.reason) == ("Void", "TargetGone")
+        assert made.status.message == "q-2 goes with Quarantine q, of which it holds a part: decide on that one."
+
     def test_a_target_that_was_there_is_gone_at_once(self, world: World) -> None:
         record = world.exception()
         decision = world.decision(record)
