@@ -124,6 +124,7 @@ verify: $(STAMP) ## fail when a generated file is not what its source says
 	$(BIN)/python -m tenure.api.crd --check
 	$(BIN)/python -m tenure.enforce.policies --check
 	$(BIN)/python -m monitoring.dashboards --check
+	$(BIN)/python -m gitops.customizations --check
 
 .PHONY: manifests
 manifests: $(STAMP) ## bring deploy/ up to the default chart, for clusters without Helm (IMAGE=registry/tenure@sha256:…)

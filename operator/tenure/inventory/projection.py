@@ -526,7 +526,8 @@ def authored(
             state = _status(status, raw.get("status"), strict=ours)
         except ValidationError as error:
             cut = any(found["type"] == "missing" for found in error.errors(include_url=False, include_input=False))
-            return Unprocessable(kind, here, name, uid, generation, version, _explain(error, part), cut)
+            said = _explain(error, part)
+            return Unprocessable(kind, here, name, uid, generation, version, said, cut, _spec_changed(metadata))
         deletion = metadata.get("deletionTimestamp")
         return Authored(
             kind=kind,

@@ -199,3 +199,5 @@ class Unprocessable:
     cut: bool = False
     """A field is missing that every such object has: an older CRD hides it, and any write to the object would lose it
     for good."""
+    spec_changed: datetime | None = None
+    """As of Authored."""

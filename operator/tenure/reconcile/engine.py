@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from tenure.api.base import ApiModel, format_timestamp
-from tenure.api.conditions import ConditionStatus, ConditionType, Reason
+from tenure.api.base import ApiModel
 from tenure.api.decision import IdentityDecisionStatus
 from tenure.api.names import (
     API_VERSION,
@@ -48,7 +47,7 @@ from tenure.reconcile.decision_guards import DecisionGuards
 from tenure.reconcile.judge import Judge, Judgement, Moved
 from tenure.reconcile.ledger import DUE, RENEWALS, Ledger
 from tenure.reconcile.queue import WorkQueue
-from tenure.reconcile.statuses import authored_status
+from tenure.reconcile.statuses import authored_status, is_processed, stalled_status
 from tenure.reconcile.tallies import Tallies
 from tenure.reconcile.verdicts import is_over, ready
 from tenure.rules.owners import answer
@@ -536,7 +535,7 @@ class Engine:
         status, due = authored_status(self.store, key, self.now(), self.judge.installation)
         if key.kind not in SUBJECT_KINDS:
             self.queue.at(key, due)  # a subject's own judgement knows this instant too and sets it
-        if status is None or status == record.status or self._elsewhere(key, status):
+        if status is None or status == record.status or self._elsewhere(record, status):
             return
         resource = BY_KIND[key.kind]
         try:
@@ -552,45 +551,35 @@ class Engine:
         self.store.remove(decision.kind, decision.namespace, decision.name)
 
     async def _stalled(self, unread: Unprocessable) -> None:
-        """Says in the status of an authored object that its spec cannot be processed. All else stays as it stands: what
-        an exception pinned is nowhere else. One with a hidden field is not written to: that would lose the field."""
+        """Says in the status of an authored object that its spec cannot be processed. One with a hidden field is not
+        written to: that would lose the field."""
         key = Key(unread.kind, unread.namespace, unread.name)
-        if key.kind not in AUTHORED_KINDS or unread.cut or (self._observed and not key.namespace):
+        if key.kind not in AUTHORED_KINDS or unread.cut:
             return
         try:
             raw = await self._kube.get(BY_KIND[key.kind], key.name, key.namespace)
         except NotFound:
             return
-        message = f"This version of Tenure cannot read it; nothing begins where it may count. {unread.error}"[:512]
-        status = dict(raw.get("status") or {})
-        before: list[dict[str, Any]] = status.get("conditions") or []
-        if any(c["type"] == ConditionType.STALLED and c.get("message") == message for c in before):
+        before = raw.get("status") or {}
+        if self._observed and not key.namespace and is_processed(before, unread.generation):
+            return  # another operator can read it
+        status = stalled_status(before, unread, self.now())
+        if status is None:
             return
-        stalled = {
-            "type": ConditionType.STALLED.value,
-            "status": ConditionStatus.TRUE.value,
-            "reason": Reason.INVALID_SPEC.value,
-            "message": message,
-            "lastTransitionTime": format_timestamp(self.now()),
-            "observedGeneration": unread.generation,
-        }
-        spoken = (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED)
-        status["conditions"] = [stalled, *(c for c in before if c["type"] not in spoken)]
-        if key.kind != "IdentityException":  # its pins and its approval hold for the generation that stands there
-            status["observedGeneration"] = unread.generation
         metadata = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
         manifest = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "status": status}
         with contextlib.suppress(NotFound):
             await self._kube.apply(BY_KIND[key.kind], manifest, subresource="status")
 
-    def _elsewhere(self, key: Key, status: ApiModel) -> bool:
+    def _elsewhere(self, record: Authored[Any, Any], status: ApiModel) -> bool:
         """Whether an operator that is held to some namespaces should leave a cluster-scoped object's status alone: it
-        counts nothing there, and another operator's figures must not be overwritten with that."""
-        if not self._observed:
+        counts nothing there, and another operator's figures must not be overwritten with that. It speaks all the same
+        where nobody has taken in the present spec: whoever waits for that would wait for good."""
+        if not self._observed or record.status is None or record.status.observed_generation != record.generation:
             return False
         if isinstance(status, GovernancePolicyStatus):
             return status.namespaces == 0 and not status.conflicts
-        return isinstance(status, IdentityOwnerStatus) and not self.store.claims_of_owner(key.name)
+        return isinstance(status, IdentityOwnerStatus) and not self.store.claims_of_owner(record.name)
 
     # --- reading for others --------------------------------------------------------------------------------------
 

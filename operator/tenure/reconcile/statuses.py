@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from tenure.api.base import ApiModel, format_timestamp
+from tenure.api.base import ApiModel, format_timestamp, parse_timestamp
 from tenure.api.claim import MatchedCounts, OwnedIdentityStatus
 from tenure.api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from tenure.api.exception import IdentityExceptionStatus, MatchedTarget
@@ -18,7 +18,7 @@ from tenure.inventory.snapshot import Shared, evaluate, is_about
 from tenure.inventory.store import Store, subject_key
 from tenure.model.evaluation import Evaluation, Standing
 from tenure.model.keys import Key
-from tenure.model.records import Authored, Binding, Secret, ServiceAccount
+from tenure.model.records import Authored, Binding, Secret, ServiceAccount, Unprocessable
 from tenure.reconcile.verdicts import decision_status
 from tenure.rules.approvals import stamp
 from tenure.rules.exceptions import AWAITING_APPROVAL, AWAITING_POLICY, WAITING, active_since, is_frozen
@@ -319,3 +319,42 @@ def _conditions(record: Authored[Any, Any], wanted: list[_Wanted], now: datetime
             )
         )
     return tuple(result)
+
+
+# --- what cannot be read
+
+_SPOKEN: Final = (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED)
+_STAMPED: Final = ("OwnedIdentity", "IdentityException")
+
+
+def is_processed(status: Mapping[str, Any], generation: int) -> bool:
+    """Whether a status, as it is stored, says that this generation of the spec was processed."""
+    said = {c["type"] for c in status.get("conditions") or () if c["status"] == ConditionStatus.TRUE}
+    return status.get("observedGeneration") == generation and ConditionType.READY in said
+
+
+def stalled_status(stored: Mapping[str, Any], unread: Unprocessable, now: datetime) -> dict[str, Any] | None:
+    """The status, as it is stored, of an object whose spec this version cannot read; None where it says so already. All
+    else in it stays: what an exception pinned is nowhere else. But pins and approvals are those of one spec, and after
+    a change of it they are void, readable or not."""
+    message = f"This version of Tenure cannot read it; nothing begins where it may count. {unread.error}"[:512]
+    status, before = dict(stored), stored.get("conditions") or []
+    known = stored.get("observedGeneration") == unread.generation
+    if known and any(c["type"] == ConditionType.STALLED and c.get("message") == message for c in before):
+        return None
+    if not known and unread.kind in _STAMPED:
+        written = unread.spec_changed or now
+        earlier = parse_timestamp(stored["stamped"]) if stored.get("stamped") else written
+        stamped = {"stamped": format_timestamp(max(written, earlier))}
+        status = stamped if unread.kind == "IdentityException" else status | stamped
+    stalled = {
+        "type": ConditionType.STALLED.value,
+        "status": ConditionStatus.TRUE.value,
+        "reason": Reason.INVALID_SPEC.value,
+        "message": message,
+        "lastTransitionTime": format_timestamp(now),
+        "observedGeneration": unread.generation,
+    }
+    status["conditions"] = [stalled, *(c for c in status.get("conditions") or () if c["type"] not in _SPOKEN)]
+    status["observedGeneration"] = unread.generation
+    return status

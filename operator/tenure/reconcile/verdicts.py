@@ -39,16 +39,17 @@ def decision_status(
     """The status that should stand, None where there is nothing to say, and when to look at the decision again."""
     after_retention = kept_until(store, decision, installation)
     again = after_retention if after_retention > now else now + LOOK_AGAIN
-    if settled(decision) is not None:
-        return decision.status, again
+    if decision.status is not None and settled(decision) is not None:
+        return decision.status.model_copy(update={"conditions": ready(decision, now)}), again
     if decision.spec.target.kind in CARRIED_OUT:
         further = store.stored_quarantines.get((decision.namespace, decision.spec.target.name))
-        return gone(decision, store.get(_key(decision)), further.spec.continues if further else None), again
+        lost = gone(decision, store.get(_key(decision)), further.spec.continues if further else None)
+        return lost.model_copy(update={"conditions": ready(decision, now)}) if lost is not None else None, again
     target = _target(store, decision)
     if target is None:
-        lost = store.was_removed(decision.spec.target.uid) or now >= decision.created + UNSEEN_FOR
+        absent = store.was_removed(decision.spec.target.uid) or now >= decision.created + UNSEEN_FOR
         what = f"{decision.spec.target.kind.value} {decision.spec.target.name} of uid {decision.spec.target.uid}"
-        if lost:
+        if absent:
             ruling = Ruling.void(DecisionReason.TARGET_GONE, f"There is no {what}.")
         else:
             ruling, again = Ruling.undecided(f"{what} was not seen yet."), decision.created + UNSEEN_FOR
@@ -141,7 +142,9 @@ def _status(decision: Decision, ruling: Ruling, deadline: datetime | None, now: 
 def ready(decision: Decision, now: datetime) -> tuple[Condition, ...]:
     """The one condition of a decision: that it was processed, once for good."""
     stood = decision.status.conditions if decision.status is not None else ()
-    return stood or (
+    if any(condition.type == ConditionType.READY for condition in stood):
+        return stood
+    return (
         Condition(
             type=ConditionType.READY,
             status=ConditionStatus.TRUE,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
+from tenure.api.base import format_timestamp
 from tenure.api.conditions import Condition
 from tenure.inventory.impact import affected, deciders_moved
 from tenure.inventory.snapshot import Shared
 from tenure.model.keys import Key
-from tenure.model.records import Subject
-from tenure.reconcile.statuses import authored_status
+from tenure.model.records import Subject, Unprocessable
+from tenure.reconcile.statuses import authored_status, is_processed, stalled_status
 from tests.unit.rules.world import NOW, NS, World
 
+HOUR = timedelta(hours=1)
 TEAM = Subject("Group", "", "team-payments")
 
 
@@ -153,3 +156,48 @@ def test_owners_are_told_when_a_namespace_gets_its_first_decider_or_loses_its_la
     world.bind("approver", TEAM, name="first")
     world.store.remove("ClusterRole", "", "approver")
     assert told[-2:] == [True, True]
+
+
+# --- what cannot be read
+
+
+def unread(kind: str, generation: int = 2, at: datetime = NOW) -> Unprocessable:
+    return Unprocessable(kind, NS, "newer", "uid-1", generation, "1", "spec.more: unknown", spec_changed=at)
+
+
+READY = {"type": "Ready", "status": "True", "reason": "SpecProcessed"}
+CONFLICT = {"type": "Conflict", "status": "True", "reason": "EarlierClaim"}
+
+
+def test_what_cannot_be_read_has_stalled_and_keeps_the_rest() -> None:
+    stored = {"observedGeneration": 2, "accountable": "payments", "conditions": [READY, CONFLICT]}
+    said = stalled_status(stored, unread("OwnedIdentity"), NOW)
+    assert said is not None
+    assert [c["type"] for c in said["conditions"]] == ["Stalled", "Conflict"]
+    assert (said["observedGeneration"], said["accountable"]) == (2, "payments")
+    assert stored["conditions"] == [READY, CONFLICT]
+    assert stalled_status(said, unread("OwnedIdentity"), NOW) is None, "once"
+    again = stalled_status(said, unread("OwnedIdentity", 3), NOW)
+    assert again is not None
+    assert again["observedGeneration"] == 3, "for each generation"
+
+
+def test_pins_and_approvals_outlive_what_cannot_be_read_but_no_change_of_the_spec() -> None:
+    stored = {"observedGeneration": 2, "stamped": "2026-01-01T00:00:00Z", "matched": [{"name": "a"}], "phase": "Active"}
+    same = stalled_status(stored, unread("IdentityException"), NOW)
+    assert same is not None
+    assert (same["matched"], same["stamped"]) == (stored["matched"], stored["stamped"])
+    changed = stalled_status(stored, unread("IdentityException", 3), NOW + HOUR)
+    assert changed is not None
+    assert changed.keys() == {"stamped", "conditions", "observedGeneration"}
+    assert changed["stamped"] == format_timestamp(NOW), "when the spec was written"
+    wiped = stalled_status({**stored, "stamped": format_timestamp(NOW + HOUR)}, unread("IdentityException", 3), NOW)
+    assert wiped is not None
+    assert wiped["stamped"] == format_timestamp(NOW + HOUR), "no generation is older than the one before it"
+
+
+def test_processed_is_the_present_generation_alone() -> None:
+    assert is_processed({"observedGeneration": 2, "conditions": [READY]}, 2)
+    assert not is_processed({"observedGeneration": 1, "conditions": [READY]}, 2)
+    assert not is_processed({"observedGeneration": 2, "conditions": [CONFLICT]}, 2)
+    assert not is_processed({"observedGeneration": -1}, 1)

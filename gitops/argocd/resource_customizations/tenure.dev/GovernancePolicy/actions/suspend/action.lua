@@ -1,0 +1,3 @@
+-- No further act wherever this policy applies; what was done stays, clocks and guards too.
+obj.spec.suspend = true
+return obj
