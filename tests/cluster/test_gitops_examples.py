@@ -4,6 +4,7 @@ order; and the manifests of the two tools against the kinds of the tools."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import toolkinds
 from tests.support.cluster import ApiError, Cluster, eventually
 from tests.support.gitops import EXAMPLES, GITOPS, build, documents
 from tests.support.helm import Helm
@@ -122,6 +124,7 @@ def test_in_order_every_step_is_healthy_before_the_next(
         assert not finding_of(cluster, "orders", "OwnerVacant", "checkout"), "the owner came first"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["1.36", "1.33"])
 def test_all_at_once_in_the_wrong_order_it_comes_to_the_same(
     fresh_cluster: Callable[..., Cluster], tmp_path: Path, version: str
@@ -164,6 +167,50 @@ def test_all_at_once_in_the_wrong_order_it_comes_to_the_same(
         eventually(lambda: vacant() == {"checkout": "Resolved", "gitops": "Resolved"}, what="it ends by itself")
         at_the_end(cluster, governance, team)
         assert len([name for name, _ in kubelet.logs if name.startswith("tenure-")]) == 1, "one process throughout"
+
+
+# --- the tools' own objects
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tool", ["argocd", "flux"])
+def test_the_tools_take_what_is_written_for_them(fresh_cluster: Callable[..., Cluster], tool: str) -> None:
+    """By their own CRDs, strictly: nothing is misspelled, missing or of another type."""
+    cluster = fresh_cluster(audit=False)
+    for document in toolkinds.argo_cd() if tool == "argocd" else toolkinds.flux():
+        cluster.apply(document)
+    if tool == "argocd":
+        found = documents(*sorted((EXAMPLES / "argocd").glob("*.yaml")))
+    else:
+        found = [*build(EXAMPLES / "flux"), *build(EXAMPLES / "flux" / "teams")]
+        assert {len(d["spec"].get("healthCheckExprs", ())) for d in found if d["kind"] == "Kustomization"} == {5}
+    for name in {document["metadata"]["namespace"] for document in found}:
+        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def taken(*sent: Json) -> str:
+        text = "\n---\n".join(map(json.dumps, sent))
+        strictly = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f-")
+        done = cluster.kubectl(*strictly, input=text, check=False)
+        return done.stderr if done.returncode else ""
+
+    eventually(lambda: taken(*found) == "", what="every object")
+    for document in found:
+        wrong = json.loads(json.dumps(document))
+        wrong["spec"]["intervall"] = "1h"
+        assert "intervall" in taken(wrong)
+
+
+def test_a_kustomization_that_is_to_wait_for_approvals_is_labelled_so(tmp_path: Path) -> None:
+    (tmp_path / "orders.yaml").write_text((EXAMPLES / "flux" / "teams" / "orders.yaml").read_text())
+    component = os.path.relpath(GITOPS / "flux" / "wait-for-approval", tmp_path)
+    for label, checks in ({"tenure.dev/wait-for": "approval"}, ["IdentityException"]), ({"any": "other"}, []):
+        kustomization: Json = {"resources": ["orders.yaml"], "components": [component]}
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        [labelled] = documents(tmp_path / "orders.yaml")
+        labelled["metadata"]["labels"] = label
+        (tmp_path / "orders.yaml").write_text(yaml.safe_dump(labelled))
+        [found] = build(tmp_path)
+        assert [entry["kind"] for entry in found["spec"].get("healthCheckExprs", ())] == checks
 
 
 # --- kustomize
