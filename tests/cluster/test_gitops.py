@@ -7,7 +7,6 @@ One cluster for all of it, with a namespace in every state that people wait in.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,6 +40,24 @@ TRACKING: Json = {
     "annotations": {"argocd.argoproj.io/tracking-id": "shop:/ServiceAccount:shop/ci"},
 }
 """How Argo CD and Flux mark what is theirs."""
+
+
+STAGES = ["Guard", "DisableTokens", "RemoveEntitlements"]
+ARGO_CD = "argocd-controller"
+"""The field manager of its syncs."""
+
+
+def bound(namespace: str, *users: str) -> Json:
+    """What Git says of a binding: the ServiceAccount `ci` and these users."""
+    rbac = "rbac.authorization.k8s.io"
+    people = [{"kind": "User", "apiGroup": rbac, "name": user} for user in users]
+    return {
+        "apiVersion": f"{rbac}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "ci", "namespace": namespace},
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "ServiceAccount", "name": "ci", "namespace": namespace}, *people],
+    }
 
 
 def ago(seconds: float) -> str:
@@ -111,7 +128,7 @@ def decide(scene: Scene, called: str, about: str, verdict: str) -> Json:
 @pytest.fixture(scope="module", params=["1.36", "1.33"])
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with Cluster.local(version=request.param, audit=False) as cluster, ForkServer() as server:
-        cluster.install()
+        cluster.install(entitlements=True)
         allow(cluster, "judy", "judy", rule("tenure.dev", ["identityexceptions"], ["approve", "reject"]),
               rule("tenure.dev", ["identitydecisions"], ["create"]))  # fmt: skip
         directory = tmp_path_factory.mktemp("operator")
@@ -138,7 +155,7 @@ def _write(scene: Scene) -> None:
     for one, other in (("ring", "circle"), ("circle", "ring")):
         scene.create(one, owner(one, backup=other))
     scene.create("audit", policy("audit", deadline(within="1s", action="Nothing"), labels={"test": "shop"}))
-    scene.create("enforce", policy("enforce", deadline("Unowned"), labels={"test": "held"}))
+    scene.create("enforce", policy("enforce", deadline("Unowned", stages=STAGES), labels={"test": "held"}))
     for name in ("even", "equal"):
         scene.create(name, policy(name, deadline(action="Nothing"), labels={"test": "nowhere"}, precedence=7))
     scene.create("paused", policy("paused", deadline(), labels={"test": "none"}, suspend=True))
@@ -161,6 +178,7 @@ def _write(scene: Scene) -> None:
     cluster.create(scenario.service_account(place, "ci", **TRACKING))
     cluster.create(scenario.service_account(held, "ci", **TRACKING))
     cluster.create(scenario.token_secret(held, "ci-token", "ci"))
+    cluster.apply(bound(held, "ann"), manager=ARGO_CD)
 
 
 # --- kstatus
@@ -315,18 +333,35 @@ def test_argo_cd_suspends_and_resumes_a_policy(scene: Scene) -> None:
 
 
 def test_what_a_quarantine_changes_is_what_the_example_ignores(scene: Scene) -> None:
-    """Without the label on the Secret the live object is what Git says; what else differs is still seen."""
+    """The label on a token Secret, a binding's subjects and annotation: without them the live object is what Git says.
+    What somebody else changes is still seen, in the same fields too."""
     [rules] = [d["spec"]["ignoreDifferences"] for d in documents(EXAMPLES / "argocd" / "orders.yaml")]
     cluster = scene.cluster
     [held] = [found["metadata"]["name"] for found in cluster.list("namespaces", selector="test=held")]
     eventually(lambda: scenario.switched_off(cluster, held, "ci-token"), what="the token is off")
-    live = cluster.get("secrets", "ci-token", held)
-    assert live is not None
-    assert scenario.OFF in live["metadata"]["labels"]
-    assert not without_ignored(live, rules)["metadata"]["labels"]
-    drifted = json.loads(json.dumps(live))
-    drifted["metadata"]["labels"]["somebody"] = "else"
-    assert without_ignored(drifted, rules)["metadata"]["labels"] == {"somebody": "else"}
+    secret = cluster.get("secrets", "ci-token", held)
+    assert secret is not None
+    assert secret["metadata"]["labels"].keys() >= {scenario.OFF}
+    assert not without_ignored(secret, rules)["metadata"]["labels"].keys() & {scenario.OFF}
+    secret["metadata"]["labels"]["somebody"] = "else"
+    assert without_ignored(secret, rules)["metadata"]["labels"]["somebody"] == "else"
+
+    def binding() -> Json:
+        found = cluster.get("rolebindings", "ci", held)
+        assert found is not None
+        return found
+
+    eventually(
+        lambda: scenario.REMOVED in binding()["metadata"].get("annotations", {}), what="it is out of the binding"
+    )
+    live = binding()
+    assert [subject["name"] for subject in live["subjects"]] == ["ann"]
+    wanted, seen = bound(held, "ann"), without_ignored(live, rules)
+    assert "subjects" not in seen
+    assert not seen["metadata"].get("annotations")
+    assert all(seen[part] == wanted[part] for part in wanted.keys() - {"subjects", "metadata"})
+    cluster.patch("rolebindings", "ci", {"subjects": bound(held, "eve")["subjects"][1:]}, held)
+    assert [subject["name"] for subject in without_ignored(binding(), rules)["subjects"]] == ["eve"]
 
 
 def test_exclusions_name_what_the_operator_alone_writes() -> None:
