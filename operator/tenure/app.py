@@ -230,6 +230,7 @@ class Operator:
         engine.enforcement = enforcer
         self._view.engine = engine
         self._view.enforcer = enforcer
+        await self._patiently("look at the kinds", enforcer.look_at_kinds)
         self._state = "recording the first complete inventory"
         await self._patiently("record the first complete inventory", engine.start)
         self._engine = engine

@@ -9,6 +9,7 @@ from tenure.api.names import PROOF_ACCOUNT, STATE_CONFIG_MAP, Stage
 from tenure.kube.client import Kube
 from tenure.kube.resources import (
     CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
     EVENTS,
     GOVERNANCE_POLICIES,
     IDENTITY_DECISIONS,
@@ -77,8 +78,12 @@ def needed() -> tuple[Right, ...]:
         Right("delete", SERVICE_ACCOUNTS, "revocation"),
         Right("delete", IDENTITY_DECISIONS, "the end of the ledger's retention"),
         *(
-            Right(verb, resource, "proving that the admission policies are in force")
-            for resource in (VALIDATING_ADMISSION_POLICIES, VALIDATING_ADMISSION_POLICY_BINDINGS)
+            Right(verb, resource, "proving that kinds and admission policies are as this version needs them")
+            for resource in (
+                CUSTOM_RESOURCE_DEFINITIONS,
+                VALIDATING_ADMISSION_POLICIES,
+                VALIDATING_ADMISSION_POLICY_BINDINGS,
+            )
             for verb in ("list", "watch")
         ),
         Right("create", SERVICE_ACCOUNTS, "proving that the guards are in force", "token", PROOF_ACCOUNT, home=True),

@@ -86,7 +86,7 @@ containers:
 
 {{/* A list of policy rules, of which those on cluster-scoped resources (wide) or on namespaced ones are left. */}}
 {{- define "tenure.rules" -}}
-{{- $clusterScoped := list "namespaces" "clusterroles" "clusterrolebindings" "validatingadmissionpolicies" "validatingadmissionpolicybindings" "identityowners" "governancepolicies" "selfsubjectaccessreviews" "selfsubjectrulesreviews" "selfsubjectreviews" "subjectaccessreviews" -}}
+{{- $clusterScoped := list "namespaces" "clusterroles" "clusterrolebindings" "customresourcedefinitions" "validatingadmissionpolicies" "validatingadmissionpolicybindings" "identityowners" "governancepolicies" "selfsubjectaccessreviews" "selfsubjectrulesreviews" "selfsubjectreviews" "subjectaccessreviews" -}}
 {{- $left := list -}}
 {{- range $rule := .rules -}}
 {{- $resources := list -}}

@@ -14,6 +14,7 @@ Each is the file of its name; `records` keeps revoked names refused, `means` is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import timedelta
@@ -99,6 +100,16 @@ class Enforcer:
         if not leaving and not is_record(quarantine) and status and (status.disabled_tokens or status.pre_images):
             self._vanished.setdefault(subject_of(quarantine), []).append(quarantine)
         self.consider(subject_of(quarantine))  # for its further objects as well
+
+    async def look_at_kinds(self) -> None:
+        """Looks whether the cluster's kinds are older than this version, before anything is written. A missing right to
+        is no reason not to begin: the proof names it. Raises ApiError."""
+        with contextlib.suppress(Forbidden):
+            await self._means.proof.look_at_kinds()
+
+    def older_kinds(self) -> str:
+        """What the cluster's kinds do not know of this version's, "" when they know all."""
+        return self._means.proof.older_kinds
 
     def blocked(self, key: Key) -> str:
         """Why the act that is due on this subject has not begun; a key of decide.held.HELD."""
@@ -209,7 +220,7 @@ class Enforcer:
 
     async def _prove(self) -> None:
         """Looks whether what enforces is in force, and takes up what waited for that."""
-        before, faults = self._means.proof.fault, dict(self._means.proof.faults)
+        before, faults, older = self._means.proof.fault, dict(self._means.proof.faults), self._means.proof.older_kinds
         await self._means.proof.look_at_rights()
         fault = await self._means.proof.prove()
         self._means.queue.at(PROVE, self._means.now() + (EVERY if self._means.proof.settled else AGAIN))
@@ -219,6 +230,8 @@ class Enforcer:
                 self.consider(key)
         if before and not fault:
             self.consider(PICK)
+        if older and not self._means.proof.older_kinds:
+            self._means.engine.answer_all()
 
     async def _drive(self, key: Key, quarantine: Quarantine, wishes: tuple[Wish, ...]) -> None:
         """Takes one Quarantine as far as it can go now."""

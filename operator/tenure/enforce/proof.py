@@ -1,9 +1,10 @@
 """The operator proves to itself that what enforces is in force, before it says that anything is quarantined.
 
-Looked at, live: whether the admission policies are bound and as they ship; whether the API server really refuses what
-the guards name, by dry runs about a synthetic identity in the operator's own namespace; and whether it really refuses
-the token of that identity, which is switched off. The watch on the policies says when to look again; without a word
-from it, every hour, and then the operator's rights are looked at too.
+Looked at, live: whether the kinds know every field of this version; whether the admission policies are bound and as
+they ship; whether the API server really refuses what the guards name, by dry runs about a synthetic identity in the
+operator's own namespace; and whether it really refuses the token of that identity, which is switched off. The watch on
+kinds and policies says when to look again; without a word from it, every hour, and then the operator's rights are
+looked at too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final
 from tenure.api.names import LABEL_TOKEN_INVALID_SINCE, LABEL_TOKEN_LAST_USED, PROOF_ACCOUNT, PROOF_TOKEN, Stage
 from tenure.enforce import tokens
 from tenure.enforce.guards import Guards
+from tenure.enforce.kinds import older
 from tenure.enforce.policies import but_for, is_as_shipped, shipped, stages_of
 from tenure.kube.client import JSON, MERGE_PATCH, METADATA, Kube
 from tenure.kube.errors import Forbidden, Invalid, NotFound, Unauthorized
@@ -27,6 +29,7 @@ from tenure.kube.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
     PODS,
     ROLE_BINDINGS,
     SECRETS,
@@ -141,6 +144,8 @@ class Proof:
         self._platform = platform
         self._said = ""
         self._lacking: dict[Stage, str] = {}
+        self.older_kinds = ""
+        """What the cluster's kinds do not know of this version's, "" when they know all."""
         self._absent: frozenset[Stage] = frozenset()
         self.faults: dict[Stage, str] = dict.fromkeys(PROVEN, "it was not proven yet")
         """Why a stage is not effective, "" when it is."""
@@ -174,18 +179,9 @@ class Proof:
         ApiError when the API server cannot be asked."""
         found = list(self._lacking.items())
         try:
-            await self._guards.rebuild(self._home)
-            wrong = await self._policies()
-            found += [(stage, said) for name, said in wrong.items() for stage in stages_of(name)]
-            broken = {stage for stage, _ in found}
-            probes = [probe for probe in PROBES if not broken.issuperset(probe.stages)]
-            label = [] if Stage.DISABLE_TOKENS in broken else [self._label()]
-            said = await asyncio.gather(*(self._refused(probe) for probe in probes), *label)
-            for probe, fault in zip(probes, said, strict=False):
-                found += [(stage, fault) for stage in probe.stages]
-            found += [(Stage.DISABLE_TOKENS, fault) for fault in said[len(probes) :]]
-            if Stage.REMOVE_ENTITLEMENTS not in broken:
-                found += [(Stage.REMOVE_ENTITLEMENTS, await self._entitlements())]
+            await self.look_at_kinds()
+            # With older ones neither guards nor findings can be written as this version means them.
+            found += [(stage, self.older_kinds) for stage in PROVEN] if self.older_kinds else await self._enforcing()
         except Forbidden as error:
             found += [(stage, f"a right to prove it is missing: {error}") for stage in PROVEN]
         faults = dict.fromkeys(PROVEN, "")
@@ -200,6 +196,22 @@ class Proof:
                 log.info("enforcement is effective again")
             self._said = self.fault
         return self.fault
+
+    async def _enforcing(self) -> list[tuple[Stage, str]]:
+        """What is wrong with what enforces, by stage; "" where nothing is."""
+        await self._guards.rebuild(self._home)
+        wrong = await self._policies()
+        found = [(stage, said) for name, said in wrong.items() for stage in stages_of(name)]
+        broken = {stage for stage, _ in [*self._lacking.items(), *found]}
+        probes = [probe for probe in PROBES if not broken.issuperset(probe.stages)]
+        label = [] if Stage.DISABLE_TOKENS in broken else [self._label()]
+        said = await asyncio.gather(*(self._refused(probe) for probe in probes), *label)
+        for probe, fault in zip(probes, said, strict=False):
+            found += [(stage, fault) for stage in probe.stages]
+        found += [(Stage.DISABLE_TOKENS, fault) for fault in said[len(probes) :]]
+        if Stage.REMOVE_ENTITLEMENTS not in broken:
+            found += [(Stage.REMOVE_ENTITLEMENTS, await self._entitlements())]
+        return found
 
     async def _policies(self) -> dict[str, str]:
         """What is wrong, by `kind/name`."""
@@ -217,6 +229,14 @@ class Proof:
         there = {stages_of(name) for name in found if name in shipped()}
         self._absent = frozenset(stage for stage in OPT_IN if (stage,) not in there)
         return wrong
+
+    async def look_at_kinds(self) -> None:
+        """What is wrong with our CustomResourceDefinitions. They are changed before the API server serves objects by
+        them: whatever was read by older ones is found out right after. Raises ApiError."""
+        found: dict[str, Any] = {}
+        async for page in self._kube.pages(CUSTOM_RESOURCE_DEFINITIONS, params=_OURS):
+            found |= {raw["metadata"]["name"]: raw["spec"] for raw in page.get("items") or ()}
+        self.older_kinds = older(found)
 
     async def _entitlements(self) -> str:
         """Whether bindings may be changed: opt-in, and only where the policies that hold that right are in force."""
@@ -281,13 +301,17 @@ class Proof:
         return ""
 
     def watch(self) -> list[asyncio.Task[Any]]:
-        """Starts to watch policies and bindings; the caller ends the tasks."""
+        """Starts to watch kinds, policies and bindings; the caller ends the tasks."""
         return [
             asyncio.create_task(
                 Informer(self._kube, resource, _Notice(self._changed), _version, params=_OURS).run(),
                 name=f"proof-{resource.plural}",
             )
-            for resource in (VALIDATING_ADMISSION_POLICIES, VALIDATING_ADMISSION_POLICY_BINDINGS)
+            for resource in (
+                CUSTOM_RESOURCE_DEFINITIONS,
+                VALIDATING_ADMISSION_POLICIES,
+                VALIDATING_ADMISSION_POLICY_BINDINGS,
+            )
         ]
 
 

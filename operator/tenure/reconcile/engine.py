@@ -93,6 +93,9 @@ class Enforcement(Protocol):
     def blocked(self, key: Key) -> str:
         """Why the act that is due on this subject has not begun, "" when nothing holds it."""
 
+    def older_kinds(self) -> str:
+        """What the cluster's kinds do not know of this version's, "" when they know all."""
+
 
 class Engine:
     """Construct, `start` once every informer is synced, `stop`. One event loop."""
@@ -172,6 +175,13 @@ class Engine:
     def mark(self, key: Key) -> None:
         """Marks a key dirty."""
         self.queue.add(key)
+
+    def answer_all(self) -> None:
+        """Marks everything that people wrote: nothing was answered while the kinds were older."""
+        store = self.store
+        for table in (store.policies, store.owners, store.claims, store.exceptions, store.decisions):
+            for record in table.values():
+                self.queue.later(Key(record.kind, record.namespace, record.name))
 
     # --- what a change touches ---------------------------------------------------------------------------------
 
@@ -537,6 +547,8 @@ class Engine:
             self.queue.at(key, due)  # a subject's own judgement knows this instant too and sets it
         if status is None or status == record.status or self._elsewhere(record, status):
             return
+        if self.enforcement is not None and self.enforcement.older_kinds():
+            return  # a write takes from the object what its kind does not know; `answer_all` comes later
         resource = BY_KIND[key.kind]
         try:
             stored = await self._kube.apply(resource, _status_of(key, status), subresource="status")

@@ -40,6 +40,7 @@ CLUSTER_SCOPED = {
     "namespaces",
     "clusterroles",
     "clusterrolebindings",
+    "customresourcedefinitions",
     "validatingadmissionpolicies",
     "validatingadmissionpolicybindings",
     "identityowners",
