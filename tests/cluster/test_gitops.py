@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support import scenario
 from tests.support.cluster import MERGE, REPOSITORY, Cluster, eventually
 from tests.support.forked import ForkedOperator, ForkServer
 from tests.support.gitops import EXAMPLES, GITOPS, Lua, documents, patched, without_ignored
+from tests.support.helm import Helm, HelmFailed
 from tests.support.kstatus import Status, compute
 from tests.support.operator import Operator
 from tests.support.scenario import allow, claim, deadline, exception, finding_of, owner, phase_of, policy, rule
@@ -259,6 +261,31 @@ def test_nothing_the_operator_writes_is_unhealthy_or_part_of_an_application(scen
     for kind in ("serviceaccounts", "secrets"):
         for found in cluster.list(kind, held):
             assert "ownerReferences" not in found["metadata"]
+
+
+def test_helm_4_waits_as_kstatus_has_it(scene: Scene, tmp_path: Path) -> None:
+    """By kstatus itself: without an operator it waits, with one it ends, though an approval and an owner are absent."""
+    chart = tmp_path / "objects"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("{apiVersion: v2, name: objects, version: 1.0.0}")
+    by = scene.cluster.username()
+    written = [
+        owner("helm"),
+        policy("helm", deadline(), labels={"test": "helm"}),
+        claim(scene.place, "missing", name="helm", accounts=["helm"]),
+        exception(scene.place, "Secret", "helm", "LegacyToken", called="helm", requestedBy=by),
+    ]
+    (chart / "templates" / "all.yaml").write_text(yaml.safe_dump_all(written))
+    helm = Helm("4", tmp_path / "helm", scene.cluster)
+    scene.operator.kill()
+    with pytest.raises(HelmFailed, match=r"InProgress|not ready|deadline"):
+        helm("install", "objects", str(chart), "--wait", "--timeout", "2s")
+    scene.operator.start().wait_ready()
+    helm("upgrade", "objects", str(chart), "--wait", "--timeout", "60s")
+    asked = scene.cluster.get("identityexceptions", "helm", scene.place)
+    assert asked is not None
+    assert asked["status"]["phase"] == "Pending"
+    helm("uninstall", "objects")
 
 
 # --- Argo CD

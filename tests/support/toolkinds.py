@@ -15,6 +15,7 @@ import yaml
 
 from tests.support.binary import BuildError, cache_root, exclusive
 from tests.support.cluster import REPOSITORY
+from tests.support.helm import YAML
 from tests.support.rest import Json
 
 ARGO_CD: Final = "github.com/argoproj/argo-cd/v3@v3.4.0"
@@ -58,5 +59,5 @@ def _go(*arguments: str, cwd: Path) -> str:
 
 
 def _read(directory: Path) -> list[Json]:
-    loaded: list[Any] = [yaml.safe_load(path.read_text()) for path in sorted(directory.glob("*.yaml"))]
+    loaded: list[Any] = [yaml.load(path.read_text(), YAML) for path in sorted(directory.glob("*.yaml"))]
     return [document for document in loaded if document.get("kind") == "CustomResourceDefinition"]
