@@ -50,8 +50,9 @@ def test_the_api_server_takes_every_example(installed: Cluster, names: Names) ->
 
 def test_every_example_is_known_here() -> None:
     there = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yaml")}
-    # Those are for test_adoption.py, test_decision_roles.py and test_monitoring.py.
-    there = {path for path in there if not path.startswith(("brownfield/", "decision-rights/", "monitoring/"))}
+    # Those are for test_adoption.py, test_decision_roles.py, test_gitops_examples.py and test_monitoring.py.
+    elsewhere = ("brownfield/", "decision-rights/", "gitops/", "monitoring/")
+    there = {path for path in there if not path.startswith(elsewhere)}
     assert there == {*FILES, "4-platform.yaml"}, "4-platform.yaml writes to kube-system: only `make demo` applies it"
 
 
