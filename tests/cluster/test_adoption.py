@@ -196,7 +196,7 @@ def test_the_page_leads_to_one_enforced_namespace(
         old = manifests(accounts)
 
         # What the page calls a rehearsal. Its two people are impersonated; from here on they are real.
-        walk.section("The times")
+        assert "Warning" not in walk.section("The times")
         for who, group in PEOPLE.items():
             asked = "kubectl auth whoami -o jsonpath='{.status.userInfo.username} {.status.userInfo.groups[0]}'"
             assert walk.shell.run(f"{asked} --kubeconfig {who}.kubeconfig") == f"{who} {group}"
