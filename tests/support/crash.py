@@ -88,6 +88,9 @@ class Path:
     """What has to be in its cluster besides: people, opt-ins."""
     follow: bool = False
     """The operator follows the cluster's audit log (`ground`)."""
+    fails: Callable[[str], bool] = lambda name: True
+    """Which of its writes fail, too. They do in many namespaces at once: where one takes long, those alone that no
+    other path has."""
 
 
 def identity(ground: Ground, namespace: str, tokens: tuple[str, ...]) -> None:
@@ -420,7 +423,7 @@ class Sweep:
 
     def _fail(self, path: Path) -> None:
         expected, recorded = self.undisturbed(path)
-        names = list(dict.fromkeys([*recorded, *sorted(path.writes)]))
+        names = [name for name in dict.fromkeys([*recorded, *sorted(path.writes)]) if path.fails(name)]
         kinds = list(FAULTS)
         planned = [
             (name, kind) for n, name in enumerate(names) for kind in (kinds if FULL else (kinds[n % len(kinds)],))
