@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.local, pytest.mark.long]
 def requested(ground: Ground, namespace: str) -> None:
     """A token, and somebody's request to waive its finding."""
     account_with_token(ground, namespace)
-    ground.cluster.create(exception(namespace, "Secret", "ci-a", "LegacyToken"), user="carla")
+    ground.cluster.create(exception(namespace, "Secret", "ci-a", "LegacyToken", requestedBy="carla"), user="carla")
 
 
 def waits(ground: Ground, namespace: str) -> bool:

@@ -362,6 +362,9 @@ def _ended(
         reference = f"OwnedIdentity/{ownership.claim.name}"
     elif rule is Rule.UNOWNED and ownership.state == "derived":
         source, reference = DecisionSource.CLAIM, ownership.why
+    elif rule is Rule.ENTITLEMENT_UNDECLARED and evaluation.declared_by is not None:
+        source, at = DecisionSource.CLAIM, evaluation.declared or now
+        reference = f"OwnedIdentity/{evaluation.declared_by.name}"
     status = before
     if hold is not None and hold.revoke_started is not None and not evaluation.exists:
         status = _by_policy(status, hold, terms, Verdict.REVOKE, now)

@@ -234,5 +234,9 @@ class Evaluation:
     """For a claim: what became of each decision about it, by name (an exception's stand in `standing`)."""
     governed: str = ""
     """The namespace whose policy counts where that is not the key's: of a ClusterRoleBinding the ServiceAccount's."""
+    declared_by: Key | None = None
+    """Of an entitlement: a claim that lists it."""
+    declared: datetime | None = None
+    """When that claim's spec last changed (API server's stamp)."""
     needed: bool = True
     """For an active exception: a target violates a rule it names (or it covers nothing that could be told)."""

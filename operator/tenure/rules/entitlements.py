@@ -10,6 +10,7 @@ from tenure.model.records import Binding
 from tenure.rules import risk
 from tenure.rules.case import Case
 from tenure.rules.coverage import in_force, rank
+from tenure.rules.ownership import changed
 
 
 def entitlement_undeclared(case: Case) -> Violation | None:
@@ -23,8 +24,7 @@ def entitlement_undeclared(case: Case) -> Violation | None:
     assert facts.entitled is not None
     if binding.bootstrap or (facts.entitled.platform and not facts.entitled.platform_named):
         return None
-    claims = covering(case)
-    if any(lists(claim, binding) for claim in claims):
+    if listing(case) is not None:
         return None
     counting = case.cover.claim
     who = f"claim {counting.namespace}/{counting.name} does not list it" if counting else "no claim covers the identity"
@@ -36,6 +36,13 @@ def entitlement_undeclared(case: Case) -> Violation | None:
         risk=risk.of_violation(Rule.ENTITLEMENT_UNDECLARED, facts.risk),
         evidence=(Evidence(source="metadata", since=binding.created, detail=f"{facts.key}"),),
     )
+
+
+def listing(case: Case) -> Claim | None:
+    """The claim in force that declares it; of several the one that did first."""
+    binding = case.facts.record
+    assert isinstance(binding, Binding)
+    return min((claim for claim in covering(case) if lists(claim, binding)), key=changed, default=None)
 
 
 def covering(case: Case) -> list[Claim]:

@@ -109,6 +109,7 @@ def _entitlement(facts: Facts, now: datetime) -> Evaluation:
     cover = coverage.cover(identity, now)
     case = Case(facts, now, cover, ownership.of_subject(identity, cover))
     found = exceptions.standings(facts, now)
+    listing = entitlements.listing(case)
     return Evaluation(
         key=facts.key,
         uid=binding.uid,
@@ -124,6 +125,8 @@ def _entitlement(facts: Facts, now: datetime) -> Evaluation:
         managed_by=binding.managed_by,
         exceptions=_keys(found),
         governed=binding.namespace or facts.identity.namespace,
+        declared_by=Key("OwnedIdentity", listing.namespace, listing.name) if listing else None,
+        declared=ownership.changed(listing) if listing else None,
     )
 
 

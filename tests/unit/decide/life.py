@@ -61,7 +61,8 @@ CLAIMED = evaluation(
 class Life:
     """One finding's history: each call stores the step, and what it says of decisions, as the API server would."""
 
-    def __init__(self, terms: Terms = TERMS, key: Key = KEY) -> None:
+    def __init__(self, terms: Terms = TERMS, key: Key = KEY, rule: Rule = Rule.UNOWNED) -> None:
+        self.rule = rule
         self.terms = terms
         self.key = key
         self.stored: Finding | None = None
@@ -75,7 +76,7 @@ class Life:
         self.last = self._step(judged, hold, first, now)
         assert self.last.spec is not None
         assert self.last.status is not None
-        name = finding_name(self.key, Rule.UNOWNED)
+        name = finding_name(self.key, self.rule)
         spec, status = self.last.spec, self.last.status
         self.stored = Authored("IdentityFinding", "payments", name, "f1", 1, "1", T0, spec, status)
         for made, said in self.last.rulings.items():
@@ -87,7 +88,7 @@ class Life:
 
     def _step(self, judged: Evaluation, hold: Hold | None, first: datetime, now: datetime) -> Step:
         made = tuple(self.decisions.values())
-        return step(Rule.UNOWNED, judged, self.stored, self.terms, hold, first_inventory=first, now=now, decisions=made)
+        return step(self.rule, judged, self.stored, self.terms, hold, first_inventory=first, now=now, decisions=made)
 
     @property
     def status(self) -> IdentityFindingStatus:
@@ -99,7 +100,7 @@ class Life:
         self, verdict: Verdict, when: datetime, name: str = "d1", by: str = "bob", revision: int = 1, **target: str
     ) -> None:
         """A verdict as a person writes it about the finding, at an instant that the API server cuts to a second."""
-        about = {"kind": "IdentityFinding", "name": finding_name(self.key, Rule.UNOWNED), "uid": "f1", **target}
+        about = {"kind": "IdentityFinding", "name": finding_name(self.key, self.rule), "uid": "f1", **target}
         spec = IdentityDecisionSpec.read(
             {"target": {**about, "revision": revision}, "verdict": verdict.value, "reason": "tests", "by": by}
         )

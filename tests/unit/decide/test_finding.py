@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tenure.api.names import DecisionSource, DueOutcome, Mode, Phase, Risk, Rule, Verdict
 from tenure.model.evaluation import Ownership, RiskGrade, Rung, Violation
+from tenure.model.keys import Key
 from tests.unit.decide.life import (
     CLAIMED,
     DAY,
@@ -281,6 +282,18 @@ def test_a_quarantine_that_vanished_counts_as_released() -> None:
     status = life(at(12)).status
     assert status is not None
     assert (status.phase, status.due, status.released) == (Phase.OPEN, at(22), at(12))
+
+
+def test_a_claim_that_lists_the_entitlement_decides() -> None:
+    undeclared = evaluation(violation(Rule.ENTITLEMENT_UNDECLARED))
+    by_claim = replace(CLAIMED, declared_by=Key("OwnedIdentity", "payments", "ci"), declared=at(3))
+    for listed, expected in ((by_claim, (DecisionSource.CLAIM, at(3))), (CLAIMED, (DecisionSource.FIX, at(5)))):
+        life = Life(rule=Rule.ENTITLEMENT_UNDECLARED)
+        life(T0, undeclared)
+        status = life(at(5), listed).status
+        assert status is not None
+        assert status.decision is not None
+        assert (status.decision.source, status.decided) == expected
 
 
 def test_the_end_of_the_subject_decides() -> None:

@@ -79,6 +79,18 @@ def test_a_claim_declares_a_role_where_it_is_bound(world: World, entry: Any, dec
     assert [where for where, binding in bound.items() if holds(world, binding) == [False]] == declared
 
 
+def test_the_first_claim_that_lists_it_declared_it(world: World) -> None:
+    [key] = keys(world.bind("view"))
+    assert (world.judge(key).declared_by, world.judge(key).declared) == (None, None)
+    subjects = {"serviceAccounts": {"names": ["ci"]}}
+    for name, days in (("later", 1), ("first", 3), ("silent", 5)):
+        listed = {"entitlements": [VIEW] if name != "silent" else []}
+        world.claim(name, subjects, spec=listed, spec_changed=NOW - days * DAY)
+    judged = world.judge(key)
+    assert judged.declared_by == Key("OwnedIdentity", NS, "first")
+    assert judged.declared == NOW - 3 * DAY
+
+
 def test_every_form_counts_and_has_its_own_lineage(world: World) -> None:
     bound = world.bind("view")
     both = world.put("RoleBinding", replace(bound, subjects=(*bound.subjects, USER, *bound.subjects)))
