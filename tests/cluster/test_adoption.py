@@ -182,7 +182,7 @@ THOUSANDS = 240
 @pytest.mark.parametrize(
     ("version", "way", "accounts"),
     [
-        pytest.param("1.36", "helm", 24, id="1.36"),
+        pytest.param("1.36", "helm", 24, id="1.36", marks=pytest.mark.long),
         pytest.param("1.36", "helm", THOUSANDS, id="thousands", marks=pytest.mark.long),
         pytest.param("1.33", "plain", THOUSANDS, id="1.33"),
     ],

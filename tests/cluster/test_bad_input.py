@@ -572,8 +572,11 @@ def test_a_finding_and_a_quarantine_this_version_cannot_read_are_left_as_they_ar
     operator.wait_log(f"IdentityFinding {place}/{first['metadata']['name']} cannot be read")
     operator.wait_log(f"Quarantine {place}/{quarantine['metadata']['name']} cannot be read")
     cluster.patch("serviceaccounts", "ci", {"metadata": {"labels": {"touched": "true"}}}, place)
-    cluster.create(claim(place))  # that one comes later than "ci": when it was answered, so was the touch
-    wait_condition(cluster, "ownedidentities", "claim", "Ready", place)
+    cluster.create(claim(place))
+    # Nobody is answered while kinds are older. But this one is judged, and after the touch and the claim.
+    before = operator.metrics().value("tenure_identities")
+    cluster.create(scenario.service_account(place, "later"))
+    eventually(lambda: operator.metrics().value("tenure_identities") > before, what="the later one is judged")
     with pytest.raises(ApiError, match="is quarantined"):
         cluster.token(place, "ci")
     assert switched_off(cluster, place, "ci-token")

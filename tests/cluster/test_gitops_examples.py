@@ -105,6 +105,7 @@ def at_the_end(cluster: Cluster, governance: list[Json], team: list[Json]) -> No
 
 
 @pytest.mark.parametrize("version", ["1.36", "1.33"])
+@pytest.mark.long
 def test_in_order_every_step_is_healthy_before_the_next(
     fresh_cluster: Callable[..., Cluster], tmp_path: Path, version: str
 ) -> None:
@@ -323,6 +324,7 @@ def references(found: dict[str, Json]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_kustomize_s_prefixes_reach_every_reference(installed: Cluster, tmp_path: Path) -> None:
     found = prefixed(tmp_path, configured=True)
     assert references(found) == {
