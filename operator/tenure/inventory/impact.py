@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 from tenure.api.names import LABEL_OWNER, SubjectKind, TargetKind
 from tenure.api.policy import GovernancePolicySpec
 from tenure.inventory import entitlements
-from tenure.inventory.snapshot import Shared, debt_of, identity_of, is_about, subjects, tokens_of
+from tenure.inventory.snapshot import Shared, identity_of, is_about, owed, subjects, tokens_of
 from tenure.inventory.store import (
     Claim,
     Decision,
@@ -60,7 +60,7 @@ def _concerns_exceptions(kind: str, old: Any, new: Any) -> bool:
     """Whether what subjects violate may have moved, or what findings say of earlier waivers. An exception, and what is
     decided about one, moves neither: two thousand from one object leave each other alone."""
     if kind == "IdentityFinding":
-        return debt_of(old) != debt_of(new)
+        return owed(old) != owed(new)
     if kind == "IdentityDecision":
         return any(made.spec.target.kind is TargetKind.OWNED_IDENTITY for made in _both(old, new))
     return kind not in ("IdentityException", "Quarantine")
@@ -166,7 +166,7 @@ def _exceptions_about(store: Store, namespace: str, records: Iterable[Record]) -
 def _indebted(store: Store, key: Key, sides: Sequence[Record]) -> Iterator[Key]:
     """What a waiver for many waits for: a subject that was waived too often holds the exception up for all it selects,
     from when it is selected until it no longer is."""
-    if not any(debt_of(finding) for finding in store.findings_about(key)):
+    if not any(owed(finding) for finding in store.findings_about(key)):
         return
     for exception in store.exceptions_in(key.namespace):
         if exceptions.active_since(exception) is None and any(_targets(exception, key.kind, side) for side in sides):
@@ -496,7 +496,7 @@ def _finding(store: Store, old: Finding | None, new: Finding | None) -> Iterator
     when its subject is taken up again."""
     for finding in _both(old, new):
         yield subject_key(finding)
-    if debt_of(old) == debt_of(new):
+    if owed(old) == owed(new):
         return
     for key in {subject_key(side) for side in _both(old, new)}:
         for exception in store.exceptions_in(key.namespace):

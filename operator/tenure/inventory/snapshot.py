@@ -145,7 +145,7 @@ class Shared:
         elif kind in ("OwnedIdentity", "IdentityException", "IdentityDecision", "Quarantine"):
             self._surroundings.pop(changed.namespace, None)  # type: ignore[union-attr]
         elif kind == "IdentityFinding":
-            if debt_of(old) != debt_of(new):
+            if owed(old) != owed(new):
                 self._surroundings.pop(changed.namespace, None)  # type: ignore[union-attr]
         elif kind == "Namespace":
             self._surroundings.pop(changed.name, None)
@@ -318,18 +318,20 @@ def earlier_verdicts_first(decisions: Iterable[Decision]) -> Mapping[str, tuple[
     return MappingProxyType({uid: tuple(made) for uid, made in found.items()})
 
 
-def debt_of(finding: Held | None) -> Debt | None:
-    """What a finding says of earlier waivers; None where it says nothing."""
+def owed(finding: Held | None) -> tuple[Key, Rule, Debt] | None:
+    """What a finding says of earlier waivers, of what and for which rule; None where it says nothing."""
     status = finding.status if isinstance(finding, Authored) else None
-    return status.debt if isinstance(status, IdentityFindingStatus) and status.debt.until is not None else None
+    if not isinstance(finding, Authored) or not isinstance(status, IdentityFindingStatus) or status.debt.until is None:
+        return None
+    return subject_key(finding), finding.spec.rule, status.debt
 
 
 def _debts(store: Store, namespace: str) -> Mapping[Key, Mapping[Rule, Debt]]:
     found: dict[Key, dict[Rule, Debt]] = {}
     for finding in store.findings_in(namespace):
-        debt = debt_of(finding)
-        if debt is not None:
-            found.setdefault(subject_key(finding), {})[finding.spec.rule] = debt
+        if (owes := owed(finding)) is not None:
+            key, rule, debt = owes
+            found.setdefault(key, {})[rule] = debt
     return MappingProxyType({key: MappingProxyType(debts) for key, debts in found.items()})
 
 
