@@ -1,8 +1,8 @@
 """Writes `gitops/argocd/argocd-cm.yaml`, what Argo CD has to know of the kinds that people write, out of the Lua files
 beside it: `python -m gitops.customizations [--check]`.
 
-The files lie as in Argo CD's own repository (`resource_customizations/<group>/<kind>/`), so that they can be offered
-there as they are.
+The files lie as in Argo CD's own repository (`resource_customizations/<group>/<kind>/`), but that every health check
+begins with `processed.lua`, whether the spec was processed: Argo CD's Lua loads no second file.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def _dump(found: Any) -> str:
 
 def customizations() -> dict[str, str]:
     """The keys of the ConfigMap `argocd-cm`, and what they say."""
-    found = {}
+    found, processed = {}, (FOLDER / "processed.lua").read_text()
     for kind in sorted((FOLDER / "resource_customizations" / GROUP).iterdir()):
-        found[f"resource.customizations.health.{GROUP}_{kind.name}"] = (kind / "health.lua").read_text()
+        found[f"resource.customizations.health.{GROUP}_{kind.name}"] = processed + (kind / "health.lua").read_text()
         discovery = kind / "actions" / "discovery.lua"
         if discovery.exists():
             actions = sorted(discovery.parent.glob("*/action.lua"))
