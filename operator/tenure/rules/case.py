@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tenure.model.evaluation import Ownership
-from tenure.model.facts import Facts
+from tenure.model.facts import Claim, Facts
 from tenure.rules.coverage import Cover
 
 
@@ -17,3 +17,5 @@ class Case:
     cover: Cover
     """Which claim answers for it; an empty Cover for claims and exceptions."""
     ownership: Ownership
+    listed: Claim | None = None
+    """Of an entitlement: the claim that declares it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from tenure.api.claim import DeclaredEntitlement
 from tenure.api.names import EntitlementScope, Rule
 from tenure.model.evaluation import Evidence, Violation
-from tenure.model.facts import Claim
+from tenure.model.facts import Claim, Facts
 from tenure.model.records import Binding
 from tenure.rules import risk
 from tenure.rules.case import Case
@@ -24,7 +26,7 @@ def entitlement_undeclared(case: Case) -> Violation | None:
     assert facts.entitled is not None
     if binding.bootstrap or (facts.entitled.platform and not facts.entitled.platform_named):
         return None
-    if listing(case) is not None:
+    if case.listed is not None:
         return None
     counting = case.cover.claim
     who = f"claim {counting.namespace}/{counting.name} does not list it" if counting else "no claim covers the identity"
@@ -38,22 +40,20 @@ def entitlement_undeclared(case: Case) -> Violation | None:
     )
 
 
-def listing(case: Case) -> Claim | None:
+def listing(facts: Facts, now: datetime) -> Claim | None:
     """The claim in force that declares it; of several the one that did first."""
-    binding = case.facts.record
+    binding = facts.record
     assert isinstance(binding, Binding)
-    return min((claim for claim in covering(case) if lists(claim, binding)), key=changed, default=None)
+    return min((claim for claim in covering(facts, now) if lists(claim, binding)), key=changed, default=None)
 
 
-def covering(case: Case) -> list[Claim]:
+def covering(facts: Facts, now: datetime) -> list[Claim]:
     """The claims in force that cover the entitlement's ServiceAccount."""
-    identity, entitled = case.facts.identity, case.facts.entitled
+    identity, entitled = facts.identity, facts.entitled
     assert identity is not None
     assert entitled is not None
     return [
-        claim
-        for claim in case.facts.claims
-        if in_force(claim, case.now) and rank(claim, identity, platform=entitled.platform)
+        claim for claim in facts.claims if in_force(claim, now) and rank(claim, identity, platform=entitled.platform)
     ]
 
 

@@ -107,9 +107,9 @@ def _entitlement(facts: Facts, now: datetime) -> Evaluation:
     assert facts.entitled is not None
     identity = replace(facts, record=facts.identity, identity=None, governance=facts.entitled)
     cover = coverage.cover(identity, now)
-    case = Case(facts, now, cover, ownership.of_subject(identity, cover))
+    listed = entitlements.listing(facts, now)
+    case = Case(facts, now, cover, ownership.of_subject(identity, cover), listed)
     found = exceptions.standings(facts, now)
-    listing = entitlements.listing(case)
     return Evaluation(
         key=facts.key,
         uid=binding.uid,
@@ -125,8 +125,8 @@ def _entitlement(facts: Facts, now: datetime) -> Evaluation:
         managed_by=binding.managed_by,
         exceptions=_keys(found),
         governed=binding.namespace or facts.identity.namespace,
-        declared_by=Key("OwnedIdentity", listing.namespace, listing.name) if listing else None,
-        declared=ownership.changed(listing) if listing else None,
+        declared_by=Key("OwnedIdentity", listed.namespace, listed.name) if listed else None,
+        declared=ownership.changed(listed) if listed else None,
     )
 
 
