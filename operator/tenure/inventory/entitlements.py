@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from tenure.api.quarantine import BindingSubject, PreImage
-from tenure.inventory.store import Name2, QuarantineRecord, Store, service_account_of
+from tenure.inventory.store import QuarantineRecord, Store, service_account_of
 from tenure.model.keys import Key
+from tenure.model.namespaced import Name2
 from tenure.model.records import Binding, Subject
 
 KINDS: Final = ("RoleBinding", "ClusterRoleBinding")

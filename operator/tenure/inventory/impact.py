@@ -269,7 +269,7 @@ def _reached(store: Store, bindings: Iterable[Binding]) -> tuple[set[tuple[str, 
 def _group_namespaces(store: Store, group: str) -> Iterable[str]:
     """The namespaces whose ServiceAccounts are in the group."""
     if group in ("system:serviceaccounts", "system:authenticated"):
-        return {namespace for namespace, _ in store.service_accounts}
+        return store.service_accounts.namespaces()
     prefix = "system:serviceaccounts:"
     return (group.removeprefix(prefix),) if group.startswith(prefix) else ()
 

@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from tenure.inventory.projection import PROJECTIONS
-from tenure.inventory.store import Held, Name2, Record, Store
+from tenure.inventory.store import Held, Record, Store
 from tenure.kube.client import Kube, Params
 from tenure.kube.errors import NotFound
 from tenure.kube.informer import INACTIVITY, SERVER_TIMEOUT, Informer, Rows
 from tenure.kube.resources import BY_KIND, NAMESPACES, OBSERVED_RESOURCES, OWN_RESOURCES, Resource
 from tenure.model.keys import Key
+from tenure.model.namespaced import Name2
 from tenure.model.records import Unprocessable
 
 RESOURCES: tuple[Resource, ...] = (*OWN_RESOURCES, *OBSERVED_RESOURCES)

@@ -1,12 +1,12 @@
 """The inventory in memory: one record per object, and the few indexes that questions about one subject need.
 
-Plain dicts, one event loop, no locks: a change is complete before anything else runs. Every table may be read
+One event loop, no locks: a change is complete before anything else runs. Every table may be read
 directly; it is written through `upsert` and `remove` alone, which keep the indexes and tell the listeners.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -20,6 +20,7 @@ from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.inventory.usage import Usage
 from tenure.model.evaluation import ExceptionRecord, Policy
 from tenure.model.keys import Key
+from tenure.model.namespaced import Name2, Namespaced
 from tenure.model.records import Authored, Binding, Namespace, Pod, Role, Secret, ServiceAccount, Subject, Unprocessable
 
 Owner = Authored[IdentityOwnerSpec, IdentityOwnerStatus]
@@ -32,9 +33,6 @@ Guard = Authored[QuarantineGuardSpec, None]
 Record = Namespace | ServiceAccount | Secret | Binding | Role | Pod | Authored[Any, Any]
 Held = Record | Unprocessable
 Listener = Callable[[str, Held | None, Held | None], None]
-Name2 = tuple[str, str]
-"""(namespace, name); namespace "" for cluster-scoped objects."""
-
 _USER_PREFIX: Final = "system:serviceaccount:"
 _REMEMBERED_REMOVALS: Final = 20_000  # uids; the last events of older ones have long arrived
 _FEW: Final = 16  # records under one index key; more are a dict
@@ -125,9 +123,9 @@ class _Index(Generic[T, R]):
 
 
 class _Table(Generic[K, R]):
-    """One dict of records and its indexes."""
+    """The records of one kind and their indexes."""
 
-    def __init__(self, rows: dict[K, R], key: Callable[[str, str], K], *indexes: _Index[Any, R]) -> None:
+    def __init__(self, rows: MutableMapping[K, R], key: Callable[[str, str], K], *indexes: _Index[Any, R]) -> None:
         self.rows = rows
         """As stored."""
         self.shown: Mapping[K, R] = rows
@@ -150,9 +148,9 @@ class _Quarantines(_Table[Name2, QuarantineRecord]):
     (`spec.continues`). What is read is each with all its pre-images, whichever object holds them; the further ones are
     no Quarantines of their own."""
 
-    def __init__(self, whole: dict[Name2, QuarantineRecord], *indexes: _Index[Any, QuarantineRecord]) -> None:
+    def __init__(self, whole: Namespaced[QuarantineRecord], *indexes: _Index[Any, QuarantineRecord]) -> None:
         self.further: _Index[Name2, QuarantineRecord] = _Index(_continued)
-        super().__init__({}, _pair, self.further)
+        super().__init__(Namespaced(), _pair, self.further)
         self._whole = _Table(whole, _pair, *indexes)
         self.shown = whole
 
@@ -196,10 +194,6 @@ def service_account_of(subject: Subject) -> Name2 | None:
         if separator and namespace and name:
             return (namespace, name)
     return None
-
-
-def _namespace_term(record: Any) -> tuple[str]:
-    return (record.namespace,)
 
 
 def _bound_accounts(binding: Binding) -> Iterable[Name2]:
@@ -267,20 +261,20 @@ class Store:
         self.home = home
         """The operator's namespace, where findings on cluster-scoped subjects are."""
         self.namespaces: dict[str, Namespace] = {}
-        self.service_accounts: dict[Name2, ServiceAccount] = {}
-        self.secrets: dict[Name2, Secret] = {}
-        self.bindings: dict[Name2, Binding] = {}
-        self.roles: dict[Name2, Role] = {}
-        self.pods: dict[Name2, Pod] = {}
+        self.service_accounts: Namespaced[ServiceAccount] = Namespaced()
+        self.secrets: Namespaced[Secret] = Namespaced()
+        self.bindings: Namespaced[Binding] = Namespaced()
+        self.roles: Namespaced[Role] = Namespaced()
+        self.pods: Namespaced[Pod] = Namespaced()
         self.owners: dict[str, Owner] = {}
         self.policies: dict[str, Policy] = {}
-        self.claims: dict[Name2, Claim] = {}
-        self.exceptions: dict[Name2, ExceptionRecord] = {}
-        self.decisions: dict[Name2, Decision] = {}
-        self.findings: dict[Name2, Finding] = {}
-        self.quarantines: dict[Name2, QuarantineRecord] = {}
+        self.claims: Namespaced[Claim] = Namespaced()
+        self.exceptions: Namespaced[ExceptionRecord] = Namespaced()
+        self.decisions: Namespaced[Decision] = Namespaced()
+        self.findings: Namespaced[Finding] = Namespaced()
+        self.quarantines: Namespaced[QuarantineRecord] = Namespaced()
         """Each with all its pre-images, also those that stand in further objects, which are not in here."""
-        self.guards: dict[Name2, Guard] = {}
+        self.guards: Namespaced[Guard] = Namespaced()
         self.usage = Usage()
         """What an audit source, where there is one, tells of the use of these."""
         self.unprocessable: dict[Key, Unprocessable] = {}
@@ -293,41 +287,31 @@ class Store:
 
         self._removed: dict[str, None] = {}  # uids, oldest first
 
-        self._accounts_in: _Index[str, ServiceAccount] = _Index(_namespace_term)
-        self._secrets_in: _Index[str, Secret] = _Index(_namespace_term)
         self._tokens: _Index[Name2, Secret] = _Index(_token_owner)
         self._bound: _Index[Name2, Binding] = _Index(_bound_accounts)
         self._groups: _Index[str, Binding] = _Index(_bound_groups)
         self._bound_in: _Index[str, Binding] = _Index(_bound_in)
-        self._bindings_in: _Index[str, Binding] = _Index(_namespace_term)
         self._by_role: _Index[tuple[str, str, str], Binding] = _Index(_role_of)
         self._deciding: _Index[bool, Role] = _Index(_deciding)
         self._run_as: _Index[Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),))
         self._consumers: _Index[Name2, Pod] = _Index(
             lambda pod: tuple((pod.namespace, secret) for secret in pod.secrets)
         )
-        self._claims_in: _Index[str, Claim] = _Index(_namespace_term)
         self._claims_of: _Index[str, Claim] = _Index(lambda claim: (claim.spec.owner,))
-        self._exceptions_in: _Index[str, ExceptionRecord] = _Index(_namespace_term)
-        self._decisions_in: _Index[str, Decision] = _Index(_namespace_term)
         self._decisions_about: _Index[Name2, Decision] = _Index(_decided_about)
-        self._findings_in: _Index[str, Finding] = _Index(_namespace_term)
         self._about: _Index[Key, Finding] = _Index(_subject_of)
-        self._quarantines_in: _Index[str, QuarantineRecord] = _Index(_namespace_term)
         self._taken: _Index[tuple[str, ...], QuarantineRecord] = _Index(_taken_from)
 
-        self._stored = _Quarantines(self.quarantines, self._quarantines_in, self._taken)
+        self._stored = _Quarantines(self.quarantines, self._taken)
         self.stored_quarantines: Mapping[Name2, QuarantineRecord] = self._stored.rows
         """Quarantines and their further objects, each with what it holds itself."""
 
-        bindings = _Table(
-            self.bindings, _pair, self._bound, self._groups, self._by_role, self._bound_in, self._bindings_in
-        )
+        bindings = _Table(self.bindings, _pair, self._bound, self._groups, self._by_role, self._bound_in)
         roles: _Table[Name2, Role] = _Table(self.roles, _pair, self._deciding)
         self._tables: dict[str, _Table[Any, Any]] = {
             "Namespace": _Table(self.namespaces, _name),
-            "ServiceAccount": _Table(self.service_accounts, _pair, self._accounts_in),
-            "Secret": _Table(self.secrets, _pair, self._secrets_in, self._tokens),
+            "ServiceAccount": _Table(self.service_accounts, _pair),
+            "Secret": _Table(self.secrets, _pair, self._tokens),
             "RoleBinding": bindings,
             "ClusterRoleBinding": bindings,
             "Role": roles,
@@ -335,10 +319,10 @@ class Store:
             "Pod": _Table(self.pods, _pair, self._run_as, self._consumers),
             "IdentityOwner": _Table(self.owners, _name),
             "GovernancePolicy": _Table(self.policies, _name),
-            "OwnedIdentity": _Table(self.claims, _pair, self._claims_in, self._claims_of),
-            "IdentityException": _Table(self.exceptions, _pair, self._exceptions_in),
-            "IdentityDecision": _Table(self.decisions, _pair, self._decisions_in, self._decisions_about),
-            "IdentityFinding": _Table(self.findings, _pair, self._findings_in, self._about),
+            "OwnedIdentity": _Table(self.claims, _pair, self._claims_of),
+            "IdentityException": _Table(self.exceptions, _pair),
+            "IdentityDecision": _Table(self.decisions, _pair, self._decisions_about),
+            "IdentityFinding": _Table(self.findings, _pair, self._about),
             "Quarantine": self._stored,
             "QuarantineGuard": _Table(self.guards, _pair),
         }
@@ -438,7 +422,7 @@ class Store:
 
     def bindings_in(self, namespace: str) -> tuple[Binding, ...]:
         """The RoleBindings of a namespace; the ClusterRoleBindings for ""."""
-        return self._bindings_in.of(namespace)
+        return self.bindings.within(namespace)
 
     def bindings_naming(self, namespace: str) -> tuple[Binding, ...]:
         """Bindings anywhere that name a ServiceAccount of the namespace, not through groups."""
@@ -479,29 +463,29 @@ class Store:
         return self._consumers.of((namespace, name))
 
     def service_accounts_in(self, namespace: str) -> tuple[ServiceAccount, ...]:
-        return self._accounts_in.of(namespace)
+        return self.service_accounts.within(namespace)
 
     def secrets_in(self, namespace: str) -> tuple[Secret, ...]:
-        return self._secrets_in.of(namespace)
+        return self.secrets.within(namespace)
 
     def claims_in(self, namespace: str) -> tuple[Claim, ...]:
-        return self._claims_in.of(namespace)
+        return self.claims.within(namespace)
 
     def exceptions_in(self, namespace: str) -> tuple[ExceptionRecord, ...]:
-        return self._exceptions_in.of(namespace)
+        return self.exceptions.within(namespace)
 
     def decisions_in(self, namespace: str) -> tuple[Decision, ...]:
-        return self._decisions_in.of(namespace)
+        return self.decisions.within(namespace)
 
     def decisions_about(self, namespace: str, uid: str) -> tuple[Decision, ...]:
         """The decisions that name this uid as their target."""
         return self._decisions_about.of((namespace, uid))
 
     def findings_in(self, namespace: str) -> tuple[Finding, ...]:
-        return self._findings_in.of(namespace)
+        return self.findings.within(namespace)
 
     def quarantines_in(self, namespace: str) -> tuple[QuarantineRecord, ...]:
-        return self._quarantines_in.of(namespace)
+        return self.quarantines.within(namespace)
 
     def further_objects(self, namespace: str, name: str) -> tuple[QuarantineRecord, ...]:
         """Those in which the Quarantine of this name continues, whether it is there or not."""

@@ -23,6 +23,7 @@ from tenure.inventory.store import Store
 from tenure.kube.client import Kube
 from tenure.kube.errors import ApiError, Forbidden, NotFound
 from tenure.kube.resources import QUARANTINE_GUARDS
+from tenure.model.namespaced import Namespaced
 from tenure.model.records import Authored, Unprocessable
 from tenure.reconcile.queue import WorkQueue
 
@@ -49,13 +50,9 @@ class DecisionGuards:
 
     def start(self) -> None:
         """Compares every namespace's object with what should stand there, and goes on from there."""
-        tables: tuple[Iterable[tuple[str, str]], ...] = (
-            self._store.exceptions,
-            self._store.claims,
-            self._store.findings,
-            self._store.guards,
-        )
-        for namespace in {namespace for table in tables for namespace, _ in table}:
+        store = self._store
+        tables: tuple[Namespaced[Any], ...] = (store.exceptions, store.claims, store.findings, store.guards)
+        for namespace in frozenset().union(*(table.namespaces() for table in tables)):
             self._queue.add(namespace)
         self._task = asyncio.create_task(self._work(), name="decision guards")
 

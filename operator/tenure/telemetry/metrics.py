@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +48,7 @@ from tenure.api.names import (
     Verdict,
 )
 from tenure.model.keys import Key
+from tenure.model.namespaced import Namespaced
 from tenure.model.records import Authored
 from tenure.telemetry.observed import (
     Bucket,
@@ -342,20 +344,21 @@ class _Tallies:
 
     def __init__(self) -> None:
         self._known: dict[Bucket, tuple[Bucket]] = {}
-        self._of: dict[Key, tuple[Bucket, ...]] = {}
+        self._of: defaultdict[str, Namespaced[tuple[Bucket, ...]]] = defaultdict(Namespaced)  # by kind
         self._count: Tally[Bucket] = Tally()
 
     def put(self, key: Key, bucket: Bucket | Sequence[Bucket] | None) -> None:
         """Moves `key` from the buckets it was in to these."""
         now = () if bucket is None else (bucket,) if isinstance(bucket, Bucket) else tuple(bucket)
-        for old in self._of.get(key, ()):
+        of, at = self._of[key.kind], (key.namespace, key.name)
+        for old in of.get(at, ()):
             self._count[old] -= 1
         if not now:
-            self._of.pop(key, None)
+            of.pop(at, None)
             return
         # A hundred thousand keys share a few dozen buckets, most of them the tuple of one too.
         known = [self._known.setdefault(b, (b,)) for b in now]
-        self._of[key] = known[0] if len(known) == 1 else tuple(b for (b,) in known)
+        of[at] = known[0] if len(known) == 1 else tuple(b for (b,) in known)
         for new in now:
             self._count[new] += 1
 
@@ -614,7 +617,7 @@ class ObjectCollector(Collector):
                 await asyncio.sleep(0)
 
     def _rows(self, findings: Iterable[Finding], known: dict[tuple[str, str], _Row]) -> list[_Row]:
-        """Rows of these findings, entered into `known`; what was worked out for the same record before is taken
+        """Namespaced of these findings, entered into `known`; what was worked out for the same record before is taken
         over."""
         rows = []
         for finding in findings:

@@ -20,9 +20,10 @@ from tenure.enforce.contention import Reverted, stopped
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import is_itself_revoked, others_out, subject_of
 from tenure.inventory import entitlements
-from tenure.inventory.store import Name2, service_account_of
+from tenure.inventory.store import service_account_of
 from tenure.kube.resources import SUBJECT_ACCESS_REVIEWS
 from tenure.model.keys import Key
+from tenure.model.namespaced import Name2
 from tenure.model.records import Binding, Subject
 
 _PROBES: Final = 3  # rules of one role that are asked about
