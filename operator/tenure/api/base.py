@@ -51,6 +51,15 @@ class ApiModel(BaseModel):
     )
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        # CPython keeps the names of attributes that are set one by one once for the class (see `projection._compact`),
+        # but leaves less room for new ones with every object made before: so all of them are set before there is any.
+        first = cls.__new__(cls)
+        for field in cls.model_fields:
+            object.__setattr__(first, field, None)
+
+    @classmethod
     def read(cls, raw: Mapping[str, Any] | None) -> Self:
         """The model of a wire object (`spec` or `status`; None reads as empty). Raises pydantic.ValidationError."""
         return cls.model_validate({} if raw is None else raw)

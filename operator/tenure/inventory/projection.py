@@ -72,7 +72,6 @@ cert-manager's, none says it.)"""
 _CACHE: Final = 16_384
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _ERROR_LIMIT: Final = 300
-_WIDE: Final = 10  # fields
 
 T = TypeVar("T")
 M = TypeVar("M", bound=ApiModel)
@@ -456,32 +455,25 @@ def _explain(error: ValidationError, part: str) -> str:
 
 
 def _compact(model: M) -> M:
-    """The same model in about half the memory: its equal parts are shared with other objects'.
+    """The same model in less than half the memory: its equal parts are shared with other objects', and its attributes
+    set one by one.
 
-    A parsed model carries a set of the fields given, per nested model, which weighs more than the values; thousands
-    of findings have the same few sets, dates and phrases. The models are frozen, so sharing is not seen. Touches
-    only what pydantic documents: `__dict__` and `model_fields_set`'s own attribute."""
+    A parsed model carries a set of the fields given, per nested model, which weighs more than the values; thousands of
+    findings have the same few sets, dates and phrases. In the dict that pydantic makes at once the names of the
+    attributes stand for each object; set one by one they stand once for the class (a finding's status: 832 bytes
+    against 288). The models are frozen, so sharing is not seen. The slots are those that `BaseModel.model_construct`
+    fills."""
+    compact = type(model).__new__(type(model))
+    for field, value in model.__dict__.items():
+        object.__setattr__(compact, field, _compact_value(field, value))
     given = model.model_fields_set
     if len(_FIELD_SETS) >= _CACHE:
         _FIELD_SETS.clear()
     # A set, though nobody changes it: model_copy(update=…) copies it and adds to the copy.
-    object.__setattr__(model, "__pydantic_fields_set__", _FIELD_SETS.setdefault(frozenset(given), given))
-    values = model.__dict__
-    for field, value in values.items():
-        values[field] = _compact_value(field, value)
-    return _narrowed(model) if len(values) > _WIDE else model
-
-
-def _narrowed(model: M) -> M:
-    """The same model, its attributes set one by one: CPython then keeps their names once for the class. In the dict
-    that pydantic makes at once they stand for each object (a finding's status: 832 bytes against 288). Small models
-    would gain nothing. The slots are those that `BaseModel.model_construct` fills."""
-    narrowed = type(model).__new__(type(model))
-    for field, value in model.__dict__.items():
-        object.__setattr__(narrowed, field, value)
-    for slot in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
-        object.__setattr__(narrowed, slot, getattr(model, slot))
-    return narrowed
+    object.__setattr__(compact, "__pydantic_fields_set__", _FIELD_SETS.setdefault(frozenset(given), given))
+    for slot in ("__pydantic_extra__", "__pydantic_private__"):
+        object.__setattr__(compact, slot, getattr(model, slot))
+    return compact
 
 
 def _compact_value(field: str, value: Any) -> Any:

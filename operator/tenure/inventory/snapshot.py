@@ -21,6 +21,7 @@ from tenure.inventory.store import Held, Store, service_account_of, subject_key
 from tenure.model.evaluation import Decision, Evaluation, ExceptionRecord, Governance, RiskGrade
 from tenure.model.facts import NO_DEBTS, UNGRADED, Claim, Covered, Facts, Grant, Owner, Record
 from tenure.model.keys import Key
+from tenure.model.namespaced import Namespaced
 from tenure.model.records import Authored, Binding, Namespace, Pod, Secret, ServiceAccount, Subject
 from tenure.rules import evaluation, exceptions, risk
 from tenure.rules.coverage import rank
@@ -116,7 +117,7 @@ class Shared:
         self.rights = 0
         self._surroundings: dict[str, Surroundings] = {}
         self._owners: MappingProxyType[str, Owner] | None = None
-        self._grades: dict[tuple[str, str], tuple[int, RiskGrade]] = {}
+        self._grades: Namespaced[tuple[int, RiskGrade]] = Namespaced()
         self._critical: dict[str, tuple[int, bool]] = {}
         self._groups: dict[str, tuple[int, tuple[tuple[Binding, str], ...]]] = {}
         self._deciders: tuple[int, frozenset[str]] | None = None

@@ -56,9 +56,14 @@ class _Index(Generic[T, R]):
     """Records by what `terms` says of them. Most terms have one record, which stands there itself, or a few, which are
     a sorted tuple: a dict for each of a hundred thousand terms would weigh as much as the records."""
 
-    def __init__(self, terms: Callable[[R], Iterable[T]]) -> None:
+    def __init__(
+        self,
+        terms: Callable[[R], Iterable[T]],
+        groups: MutableMapping[T, _Group[R] | tuple[R, ...] | R] | None = None,
+    ) -> None:
+        """groups: an empty mapping to hold them in, where another than a dict is lighter."""
         self._terms = terms
-        self._groups: dict[T, _Group[R] | tuple[R, ...] | R] = {}
+        self._groups = {} if groups is None else groups
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._groups)
@@ -287,18 +292,18 @@ class Store:
 
         self._removed: dict[str, None] = {}  # uids, oldest first
 
-        self._tokens: _Index[Name2, Secret] = _Index(_token_owner)
-        self._bound: _Index[Name2, Binding] = _Index(_bound_accounts)
+        self._tokens: _Index[Name2, Secret] = _Index(_token_owner, Namespaced())
+        self._bound: _Index[Name2, Binding] = _Index(_bound_accounts, Namespaced())
         self._groups: _Index[str, Binding] = _Index(_bound_groups)
         self._bound_in: _Index[str, Binding] = _Index(_bound_in)
         self._by_role: _Index[tuple[str, str, str], Binding] = _Index(_role_of)
         self._deciding: _Index[bool, Role] = _Index(_deciding)
-        self._run_as: _Index[Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),))
+        self._run_as: _Index[Name2, Pod] = _Index(lambda pod: ((pod.namespace, pod.service_account),), Namespaced())
         self._consumers: _Index[Name2, Pod] = _Index(
-            lambda pod: tuple((pod.namespace, secret) for secret in pod.secrets)
+            lambda pod: tuple((pod.namespace, secret) for secret in pod.secrets), Namespaced()
         )
         self._claims_of: _Index[str, Claim] = _Index(lambda claim: (claim.spec.owner,))
-        self._decisions_about: _Index[Name2, Decision] = _Index(_decided_about)
+        self._decisions_about: _Index[Name2, Decision] = _Index(_decided_about, Namespaced())
         self._about: _Index[Key, Finding] = _Index(_subject_of)
         self._taken: _Index[tuple[str, ...], QuarantineRecord] = _Index(_taken_from)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from tenure.api.finding import IdentityFindingStatus
 from tenure.decide.lever import commit, lever
 from tenure.inventory import projection
 from tenure.inventory.projection import LAST_APPLIED, PROJECTIONS
@@ -424,8 +426,6 @@ def test_a_finding_whose_clock_cannot_be_read_is_not_taken_for_one_without() -> 
 
 
 def test_compact_models_behave_like_the_parsed_ones() -> None:
-    from tenure.api.finding import IdentityFindingStatus
-
     parsed = IdentityFindingStatus.read(FINDING["status"])
     record = PROJECTIONS["IdentityFinding"]({"metadata": own(), **copy.deepcopy(FINDING)})
     compact = record.status
@@ -443,3 +443,12 @@ def test_every_kind_of_the_inventory_has_a_projection() -> None:
     from tenure.inventory.sources import RESOURCES
 
     assert {resource.kind for resource in RESOURCES} == set(PROJECTIONS)
+
+
+def test_a_findings_models_name_their_attributes_once_for_the_class() -> None:
+    """Also where many were made before the first that is kept: each of those would leave less room for the names."""
+    for _ in range(50):
+        IdentityFindingStatus.read(FINDING["status"])
+    status = PROJECTIONS["IdentityFinding"]({"metadata": own(), **copy.deepcopy(FINDING)}).status
+    assert sys.getsizeof(status.__dict__) < sys.getsizeof(dict(status.__dict__)) / 2
+    assert status == IdentityFindingStatus.read(FINDING["status"])

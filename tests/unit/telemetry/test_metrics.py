@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -112,7 +112,11 @@ class Engine(Nothing):
 
 
 def scrape(metrics: Metrics, accept: str = "") -> str:
-    return asyncio.run(metrics.exposition(accept))[0].decode()
+    return asyncio.run(whole(metrics.exposition(accept)[1])).decode()
+
+
+async def whole(parts: AsyncIterator[bytes]) -> bytes:
+    return b"".join([part async for part in parts])
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -532,13 +536,13 @@ def test_both_ways_to_collect_say_the_same() -> None:
 def test_openmetrics_where_asked_for() -> None:
     metrics = Metrics(observed=Engine(many(3)))
     metrics.tripwire(2)
-    body, content_type = asyncio.run(metrics.exposition(OPENMETRICS))
-    assert content_type.startswith("application/openmetrics-text")
-    assert body.endswith(b"# EOF\n")
-    assert body.count(b"# EOF") == 1
+    assert metrics.exposition(OPENMETRICS)[0].startswith("application/openmetrics-text")
+    body = scrape(metrics, OPENMETRICS)
+    assert body.endswith("# EOF\n")
+    assert body.count("# EOF") == 1
     found = {
         s.name: s.value
-        for family in openmetrics_families(body.decode())  # type: ignore[no-untyped-call]
+        for family in openmetrics_families(body)  # type: ignore[no-untyped-call]
         for s in family.samples
     }
     assert found["tenure_tripwire_attempts_total"] == 2
@@ -559,10 +563,10 @@ async def test_a_scrape_of_ten_thousand_findings_lets_the_loop_turn() -> None:
             await asyncio.sleep(0)
 
     waiting = asyncio.create_task(others())
-    scraping = asyncio.create_task(metrics.exposition())
+    scraping = asyncio.create_task(whole(metrics.exposition()[1]))
     await asyncio.sleep(0)
     engine.held.clear()  # the index changes while the scrape is under way
-    body, _ = await scraping
+    body = await scraping
     done.set()
     await waiting
     assert body.count(b"tenure_finding_opened_timestamp_seconds{") == 10_000
