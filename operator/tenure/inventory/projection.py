@@ -261,10 +261,6 @@ def secret(raw: Raw) -> Secret:
         names = {*(raw.get("data") or ()), *(raw.get("stringData") or ())}
         keys = tuple(sorted(intern(name) for name in names))
     token = type_ == TYPE_SERVICE_ACCOUNT_TOKEN
-    managed = managed_by(metadata)
-    if token and managed is None:
-        account = annotations.get(ANNOTATION_SERVICE_ACCOUNT_NAME, "")
-        managed = _MANAGERS.share(ManagedBy("TokenController", f"{metadata.get('namespace', '')}/{account}"))
     return Secret(
         namespace=intern(metadata.get("namespace", "")),
         name=metadata["name"],
@@ -277,7 +273,7 @@ def secret(raw: Raw) -> Secret:
         data_writer=writer,
         service_account=intern(annotations.get(ANNOTATION_SERVICE_ACCOUNT_NAME, "")) if token else "",
         service_account_uid=annotations.get(ANNOTATION_SERVICE_ACCOUNT_UID, "") if token else "",
-        managed_by=managed,
+        marked_by=managed_by(metadata),
         invalid_since=intern(labels.get(LABEL_TOKEN_INVALID_SINCE, "")),
         last_used=intern(labels.get(LABEL_TOKEN_LAST_USED, "")),
         expires=_expiry(annotations) if annotations else None,
@@ -370,7 +366,6 @@ def pod(raw: Raw) -> Pod:
     return Pod(
         namespace=intern(metadata.get("namespace", "")),
         name=metadata["name"],
-        uid=metadata.get("uid", ""),
         service_account=intern(account),
         finished=(raw.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
         secrets=_KEYS.share(tuple(sorted(names))) if names else (),

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
 
 Spec = TypeVar("Spec")
 Status = TypeVar("Status")
@@ -76,7 +78,8 @@ class Secret:
     service_account: str = ""
     """For service-account-token Secrets: the annotation kubernetes.io/service-account.name."""
     service_account_uid: str = ""
-    managed_by: ManagedBy | None = None
+    marked_by: ManagedBy | None = None
+    """Who writes it back by its marks; see `managed_by`."""
     invalid_since: str = ""
     """Value of the label kubernetes.io/legacy-token-invalid-since; "" = the token works."""
     last_used: str = ""
@@ -85,6 +88,13 @@ class Secret:
     """Its own end, as whoever issued it annotated it; None = it says nothing (its values are not read)."""
     deleting: bool = False
     resource_version: int = field(default=0, compare=False)
+
+    @property
+    def managed_by(self) -> ManagedBy | None:
+        """Who writes it back; where no mark says otherwise, a token is its ServiceAccount's token controller's."""
+        if self.marked_by is None and self.type == TYPE_SERVICE_ACCOUNT_TOKEN:
+            return ManagedBy("TokenController", f"{self.namespace}/{self.service_account}")
+        return self.marked_by
 
     @property
     def rotated(self) -> datetime:
@@ -153,12 +163,13 @@ class Role:
 class Pod:
     namespace: str
     name: str
-    uid: str
     service_account: str
     finished: bool = False
     """Phase Succeeded or Failed: its bound token no longer works."""
     secrets: tuple[str, ...] = ()
     """Names of Secrets it mounts, takes environment from or pulls images with; sorted."""
+    uid: ClassVar[str] = ""
+    """Not kept: no pod is read live or written, so nothing late can bring one back."""
     resource_version: int = field(default=0, compare=False)
 
 

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import product
 from typing import Final, NamedTuple, TypeVar
 
@@ -491,10 +492,9 @@ class _Row:
 
     finding: Finding
     group: tuple[str, ...]
-    labels: tuple[str, ...]
-    """() for a finding that is neither open nor excepted: it is counted, and has no series of its own."""
     text: str
-    """The labels as both text formats write them."""
+    """Its labels as both text formats write them; "" for a finding that is neither open nor excepted: it is counted,
+    and has no series of its own."""
     opened: float | None = None
     deadline: float | None = None
     exempt: float | None = None
@@ -502,27 +502,41 @@ class _Row:
     undecided: bool = False
 
 
+@lru_cache(maxsize=4_096)
+def _group(*labels: str) -> tuple[str, ...]:
+    """One tuple for equal ones: ten thousand findings are in a few dozen groups."""
+    return labels
+
+
+def _labels(finding: Finding) -> tuple[str, ...]:
+    """The values of `_EXEMPT_LABELS` or `_FINDING_LABELS`; () for a finding that has no series of its own."""
+    status = finding.status
+    if status is None or status.phase not in (Phase.OPEN, Phase.EXCEPTED):
+        return ()
+    rule, risk, owner = finding.spec.rule.value, status.risk.level.value, status.accountable.owner
+    if status.phase is Phase.EXCEPTED:
+        decision = status.decision
+        waived = decision.class_ if decision is not None and decision.source is DecisionSource.EXCEPTION else STANDARD
+        return (finding.namespace, finding.name, rule, risk, waived, owner)
+    rest = (status.class_.value, owner, status.on_deadline.value, status.mode.value.lower())
+    return (finding.namespace, finding.name, rule, risk, *rest)
+
+
 def _row(finding: Finding) -> _Row | None:
     status = finding.status
     if status is None:
         return None
-    rule, risk, class_ = finding.spec.rule.value, status.risk.level.value, status.class_.value
-    group = (rule, risk, class_, status.phase.value)
-    owner, mode = status.accountable.owner, status.mode.value.lower()
+    group = _group(finding.spec.rule.value, status.risk.level.value, status.class_.value, status.phase.value)
     if status.phase is Phase.EXCEPTED:
-        decision, since = status.decision, status.debt.since or status.decided
-        waived = decision.class_ if decision is not None and decision.source is DecisionSource.EXCEPTION else STANDARD
-        labels: tuple[str, ...] = (finding.namespace, finding.name, rule, risk, waived, owner)
+        since = status.debt.since or status.decided
         began = since.timestamp() - status.debt.exempt_seconds if since is not None else None
-        return _Row(finding, group, labels, _text(_EXEMPT_LABELS, labels), exempt=began)
+        return _Row(finding, group, _text(_EXEMPT_LABELS, _labels(finding)), exempt=began)
     if status.phase is not Phase.OPEN:
-        return _Row(finding, group, (), "")
-    labels = (finding.namespace, finding.name, rule, risk, class_, owner, status.on_deadline.value, mode)
+        return _Row(finding, group, "")
     return _Row(
         finding,
         group,
-        labels,
-        _text(_FINDING_LABELS, labels),
+        _text(_FINDING_LABELS, _labels(finding)),
         opened=status.detected.timestamp() if status.detected else None,
         deadline=status.due.timestamp() if status.due else None,
         undecided=status.decided is None,
@@ -568,7 +582,7 @@ class ObjectCollector(Collector):
             for rule, risk, class_, phase in product(rules, Risk, IdentityClass, Phase)
         }
         self._group_text = {group: _text(_GROUP_LABELS, group) for group in self._zeros}
-        self._known: dict[tuple[str, str], _Row] = {}
+        self._known: Namespaced[_Row] = Namespaced()
         self._ends: dict[str, dict[Key, _End]] = {family.name: {} for family in (_CREDENTIAL_END, _EXCEPTION_END)}
 
     def end(self, key: Key, end: CredentialEnd | ExceptionEnd | None) -> None:
@@ -580,13 +594,15 @@ class ObjectCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The client library's way, in one go: for tests and tools."""
-        known: dict[tuple[str, str], _Row] = {}
+        known: Namespaced[_Row] = Namespaced()
         rows = self._rows(self._observed.findings(), known)
         self._known = known
         yield _gauge(*_FINDINGS, _GROUP_LABELS, self._counts(rows))
         yield _gauge(*_OLDEST, (), {(): oldest} if (oldest := _oldest(rows)) is not None else {})
         for family, names, value_of in _PER_FINDING:
-            yield _gauge(*family, names, {row.labels: value for row in rows if (value := value_of(row)) is not None})
+            yield _gauge(
+                *family, names, {_labels(row.finding): value for row in rows if (value := value_of(row)) is not None}
+            )
         for family, names in ((_CREDENTIAL_END, _CREDENTIAL_LABELS), (_EXCEPTION_END, _EXCEPTION_LABELS)):
             yield _gauge(*family, names, {end.labels: end.at for end in self._ends[family.name].values()})
 
@@ -596,7 +612,7 @@ class ObjectCollector(Collector):
 
     async def render(self, findings: tuple[Finding, ...]) -> AsyncIterator[bytes]:
         """The same families as text (gauges look alike in both formats), a turn of the event loop between chunks."""
-        known: dict[tuple[str, str], _Row] = {}
+        known: Namespaced[_Row] = Namespaced()
         rows: list[_Row] = []
         for start in range(0, len(findings), _CHUNK):
             rows += self._rows(findings[start : start + _CHUNK], known)
@@ -619,7 +635,7 @@ class ObjectCollector(Collector):
                 yield _lines(family.name, ((end.text, end.at) for end in ends))
                 await asyncio.sleep(0)
 
-    def _rows(self, findings: Iterable[Finding], known: dict[tuple[str, str], _Row]) -> list[_Row]:
+    def _rows(self, findings: Iterable[Finding], known: Namespaced[_Row]) -> list[_Row]:
         """Namespaced of these findings, entered into `known`; what was worked out for the same record before is taken
         over."""
         rows = []

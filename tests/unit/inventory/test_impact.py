@@ -329,7 +329,7 @@ def _pod(draw: st.DrawFn, history: History) -> tuple[str, str, Any]:
     namespace, name = draw(namespaces), draw(st.sampled_from(("p", "q")))
     account, finished = draw(st.sampled_from(ACCOUNTS)), draw(st.booleans())
     used = draw(st.sampled_from(((), ("o",))))
-    return namespace, name, Pod(namespace, name, f"uid-{history.next()}", account, finished, used)
+    return namespace, name, Pod(namespace, name, account, finished, used)
 
 
 def _own_kind(draw: st.DrawFn, history: History, kind: str) -> None:

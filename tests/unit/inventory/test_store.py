@@ -27,7 +27,7 @@ def secret(name: str, of: str = "", namespace: str = "ns") -> Secret:
 
 
 def pod(name: str, account: str = "default", secrets: tuple[str, ...] = (), namespace: str = "ns") -> Pod:
-    return Pod(namespace, name, f"uid-{name}", account, secrets=secrets)
+    return Pod(namespace, name, account, secrets=secrets)
 
 
 def binding(

@@ -117,7 +117,7 @@ class World:
         return self.put(kind, made)
 
     def pod(self, name: str, account: str = "ci", ns: str = NS, *, finished: bool = False, **more: Any) -> Pod:
-        return self.put("Pod", Pod(ns, name, self._uid(), account, finished, **more))
+        return self.put("Pod", Pod(ns, name, account, finished, **more))
 
     def _authored(self, kind: str, ns: str, name: str, spec: Any, **more: Any) -> Any:
         fields: dict[str, Any] = {"generation": 1, "resource_version": str(next(self._numbers)), "created": BEGIN}
