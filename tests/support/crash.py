@@ -52,6 +52,8 @@ Point = tuple[int, When]
 """At which write of a path, counted from 1."""
 FULL = os.environ.get("SWEEP") == "full"
 RECOVERY = 60.0  # seconds; one is usual, the rest is for a busy machine
+PREPARED = 300.0  # seconds; acts come one after the other, and sixteen namespaces are made ready at once
+TOGETHER = 16  # namespaces in which something fails at once; acts come one after the other, and all have to be in time
 POLL = 0.3  # seconds; many namespaces are waited for at once, and the operator needs the processor
 
 LATER = "90d"
@@ -294,7 +296,7 @@ class Sweep:
             labels = {"path": path.title, **({"hold": "yes"} if path.held else {})}
             namespace = self.cluster.namespace(path.title, labels=labels)
             path.prepare(self.ground, namespace)
-            eventually(lambda: path.ready(self.ground, namespace), 120, POLL, what=f"{namespace} ready")
+            eventually(lambda: path.ready(self.ground, namespace), PREPARED, POLL, what=f"{namespace} ready")
             if path.hold:
                 self.cluster.patch("namespaces", namespace, {"metadata": {"labels": {"hold": "yes"}}})
             return namespace
@@ -429,8 +431,22 @@ class Sweep:
             (name, kind) for n, name in enumerate(names) for kind in (kinds if FULL else (kinds[n % len(kinds)],))
         ]
         position = self.ground.position()
-        places = self.namespaces(path, len(planned))
         before = outcomes(self.cluster)
+        missed: set[str] = set()
+        for start in range(0, len(planned), TOGETHER):
+            missed |= self._fail_together(path, expected, planned[start : start + TOGETHER])
+        assert missed <= path.sometimes, f"{path.title}: writes that did not occur, so did not fail: {sorted(missed)}"
+        self.acts_once(position, path)
+        rise = outcomes(self.cluster) - before
+        assert rise == path.counted * len(planned), (
+            f"{path.title}: {rise} outcomes were counted in {len(planned)} namespaces"
+        )
+        self.points += len(planned) - len(missed)
+        print(f"\n{path.title}: {len(planned)} failed writes, {len(names)} writes")
+
+    def _fail_together(self, path: Path, expected: Json, planned: list[tuple[str, str]]) -> set[str]:
+        """The same for some of them; the names of writes that did not occur."""
+        places = self.namespaces(path, len(planned))
 
         def disturbed(case: tuple[tuple[str, str], str]) -> tuple[str, str, Fault]:
             (name, kind), namespace = case
@@ -447,14 +463,7 @@ class Sweep:
             if not fault.hits:
                 missed.add(where.partition(" at ")[2])
                 fault.remove()
-        assert missed <= path.sometimes, f"{path.title}: writes that did not occur, so did not fail: {sorted(missed)}"
-        self.acts_once(position, path)
-        rise = outcomes(self.cluster) - before
-        assert rise == path.counted * len(cases), (
-            f"{path.title}: {rise} outcomes were counted in {len(cases)} namespaces"
-        )
-        self.points += len(cases) - len(missed)
-        print(f"\n{path.title}: {len(cases)} failed writes, {len(names)} writes")
+        return missed
 
     def point(
         self,

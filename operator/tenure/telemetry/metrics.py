@@ -600,9 +600,8 @@ class ObjectCollector(Collector):
         yield _gauge(*_FINDINGS, _GROUP_LABELS, self._counts(rows))
         yield _gauge(*_OLDEST, (), {(): oldest} if (oldest := _oldest(rows)) is not None else {})
         for family, names, value_of in _PER_FINDING:
-            yield _gauge(
-                *family, names, {_labels(row.finding): value for row in rows if (value := value_of(row)) is not None}
-            )
+            found = {_labels(row.finding): value for row in rows if (value := value_of(row)) is not None}
+            yield _gauge(*family, names, found)
         for family, names in ((_CREDENTIAL_END, _CREDENTIAL_LABELS), (_EXCEPTION_END, _EXCEPTION_LABELS)):
             yield _gauge(*family, names, {end.labels: end.at for end in self._ends[family.name].values()})
 
