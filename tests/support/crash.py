@@ -431,22 +431,18 @@ class Sweep:
             (name, kind) for n, name in enumerate(names) for kind in (kinds if FULL else (kinds[n % len(kinds)],))
         ]
         position = self.ground.position()
-        before = outcomes(self.cluster)
         missed: set[str] = set()
         for start in range(0, len(planned), TOGETHER):
             missed |= self._fail_together(path, expected, planned[start : start + TOGETHER])
         assert missed <= path.sometimes, f"{path.title}: writes that did not occur, so did not fail: {sorted(missed)}"
         self.acts_once(position, path)
-        rise = outcomes(self.cluster) - before
-        assert rise == path.counted * len(planned), (
-            f"{path.title}: {rise} outcomes were counted in {len(planned)} namespaces"
-        )
         self.points += len(planned) - len(missed)
         print(f"\n{path.title}: {len(planned)} failed writes, {len(names)} writes")
 
     def _fail_together(self, path: Path, expected: Json, planned: list[tuple[str, str]]) -> set[str]:
         """The same for some of them; the names of writes that did not occur."""
         places = self.namespaces(path, len(planned))
+        before = outcomes(self.cluster)
 
         def disturbed(case: tuple[tuple[str, str], str]) -> tuple[str, str, Fault]:
             (name, kind), namespace = case
@@ -463,6 +459,10 @@ class Sweep:
             if not fault.hits:
                 missed.add(where.partition(" at ")[2])
                 fault.remove()
+        rise = outcomes(self.cluster) - before
+        assert rise == path.counted * len(cases), (
+            f"{path.title}: {rise} outcomes were counted in {len(cases)} namespaces"
+        )
         return missed
 
     def point(

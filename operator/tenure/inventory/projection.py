@@ -106,6 +106,11 @@ _MANAGERS: Final = _Shared()
 _SUBJECTS: Final = _Shared()
 _FIELD_SETS: Final[dict[frozenset[str], set[str]]] = {}
 _INSTANTS: Final = _Shared()
+_WORDS: Final = _Shared(1_024)
+"""What stands in models beside names: phrases that repeat, and what is said of one object alone, for which a place in
+the interpreter's table of strings would cost as much as the string."""
+_NAMES: Final = frozenset({"name", "namespace", "owner", "kind"})
+"""Fields whose text stands in other objects too."""
 _PARTS: Final = _Shared(1_024)
 """Nested models: few are equal, but those are in every finding (no debt, the same manager); hence small."""
 
@@ -473,7 +478,7 @@ def _compact(model: M) -> M:
 
 def _compact_value(field: str, value: Any) -> Any:
     if type(value) is str:
-        return value if field == "uid" else intern(value)
+        return intern(value) if field in _NAMES else _WORDS.share(value)
     if type(value) is datetime:
         return _INSTANTS.share(value)
     if isinstance(value, ApiModel):
