@@ -11,6 +11,10 @@ from tests.support.crash import FULL, Sweep, sweeping
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "path" in metafunc.fixturenames and "sweep" in metafunc.fixturenames:
+        if groups := getattr(metafunc.module, "GROUPS", ()):
+            cases = [pytest.param(group, path, id=path.title) for group in groups for path in group]
+            metafunc.parametrize(("sweep", "path"), cases, indirect=["sweep"], scope="module")
+            return
         first, *others = metafunc.module.PATHS  # one in `make test`, and on the oldest Kubernetes, for a sample
         if metafunc.config.getoption("--kubernetes") and not FULL:
             others = []
@@ -20,6 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def sweep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    """A cluster with the policies of the file's paths, and an operator that starts quickly."""
-    with sweeping(tmp_path_factory.mktemp("operator"), request.module.PATHS) as made:
+    """A cluster with the policies of the file's paths, of a group where it has several, and an operator that starts
+    quickly."""
+    with sweeping(tmp_path_factory.mktemp("operator"), getattr(request, "param", request.module.PATHS)) as made:
         yield made

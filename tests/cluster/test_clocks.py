@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -147,3 +148,29 @@ def test_an_api_server_whose_clock_jumps_ahead_and_back_repeats_no_step_and_move
         name = finding_of(installed, place, "LegacyToken", "open")["metadata"]["name"]  # type: ignore[index]
         eventually(lambda: told(installed, place, name) == Counter(Secret=1, IdentityFinding=1), what="told once")
         assert installed.list("quarantines", place) == []
+
+
+def test_what_is_due_in_months_is_noticed_then(
+    installed: Cluster, operator: Callable[..., Operator], place: str
+) -> None:
+    """No instant so far ahead is kept, and nothing happens to it meanwhile: it is everything's turn that comes."""
+    installed.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/basic-auth",
+            "metadata": {"name": "far", "namespace": place},
+            "stringData": {"username": "far", "password": "example"},
+        }
+    )
+    with FaultProxy.to(installed) as proxy:
+        operator(installed.token_kubeconfig(HOME, "tenure", server=proxy.url))
+        settled(installed, place)
+        assert not [f for f in installed.list("identityfindings", place) if f["spec"]["subject"]["name"] == "far"]
+        proxy.skew = timedelta(days=91)
+
+        def found() -> bool:
+            installed.patch("secrets", "waived", {"metadata": {"labels": {"poke": str(time.monotonic_ns())}}}, place)
+            return finding_of(installed, place, "CredentialTooOld", "far") is not None
+
+        eventually(found, 90, 1.0, what="its age is noticed")

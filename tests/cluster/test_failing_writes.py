@@ -36,6 +36,8 @@ FILES = (
 )
 ALL = tuple(path for file in FILES for path in file.PATHS)
 PATHS = ALL if FULL else tuple(file.PATHS[0] for file in FILES)
+GROUPS = tuple(file.PATHS for file in FILES) if FULL else (PATHS,)
+"""What shares a cluster: in full the paths of one file, since what one opts in to another does without."""
 SERVERS: tuple[Component, Component] = ("kube-apiserver", "etcd")
 assert len({path.title for path in ALL}) == len(ALL)
 

@@ -374,7 +374,6 @@ def pod(raw: Raw) -> Pod:
         service_account=intern(account),
         finished=(raw.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
         secrets=_KEYS.share(tuple(sorted(names))) if names else (),
-        resource_version=_version(metadata),
     )
 
 

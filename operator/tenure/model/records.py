@@ -169,8 +169,8 @@ class Pod:
     secrets: tuple[str, ...] = ()
     """Names of Secrets it mounts, takes environment from or pulls images with; sorted."""
     uid: ClassVar[str] = ""
-    """Not kept: no pod is read live or written, so nothing late can bring one back."""
-    resource_version: int = field(default=0, compare=False)
+    resource_version: ClassVar[int] = 0
+    """Neither is kept: no pod is read live or written, so its watch alone tells of it, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,13 @@ written are never displaced."""
 MANY = 500
 """Subjects that one change touches, above which they wait behind those that others touch."""
 
+EVERYTHING = Key("Everything", "", "")
+SWEEP = timedelta(days=30)
+"""Everything is judged once in this time, whether anything changed or not."""
+HORIZON = timedelta(days=40)
+"""An instant that lies further ahead is not kept: the next sweep finds it again. Most credentials are due in months,
+and their instants would weigh as much as they do."""
+
 _SLICE = 0.005  # seconds a worker may judge without letting the loop serve watches, probes and scrapes
 
 SUBJECT_KINDS = frozenset(
@@ -160,6 +167,7 @@ class Engine:
         for quarantine in list(self.store.quarantines.values()):
             self.queue.add(subject_key(quarantine))
         self.queue.sweep(key for key in subjects(self.store) if not self.store.findings_about(key))
+        self.queue.at(EVERYTHING, now + SWEEP)
         for unread in list(self.store.unprocessable.values()):
             self._readable(unread.kind, None, unread)
         self._tasks = [asyncio.create_task(self._work(), name=f"reconcile-{n}") for n in range(WORKERS)]
@@ -293,6 +301,10 @@ class Engine:
                 self._slice_began = loop.time()
 
     async def _handle(self, key: Key) -> None:
+        if key == EVERYTHING:
+            self.queue.sweep(subjects(self.store))
+            self.queue.at(EVERYTHING, self.now() + SWEEP)
+            return
         if key.kind == "Namespace":
             if self._turn(key.name, self.now()):
                 await self._ledger.flush()
@@ -340,7 +352,8 @@ class Engine:
                 await self._write(judgement, moved)
                 for name, status in moved.step.rulings.items():
                     await self.answer_decision(key.namespace, name, status)
-        self.queue.at(key, judgement.next)
+        far = judgement.next is not None and judgement.next - now > HORIZON
+        self.queue.at(key, None if far else judgement.next)
         before, quarantined = self.wishes.get(key), self._quarantined(key)
         if judgement.wishes or quarantined or (before is not None and judgement.evaluation.exists):
             self.wishes[key] = judgement.wishes

