@@ -11,11 +11,13 @@ from tenure.kube.resources import (
     CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
     EVENTS,
+    GATEWAYS,
     GOVERNANCE_POLICIES,
     IDENTITY_DECISIONS,
     IDENTITY_EXCEPTIONS,
     IDENTITY_FINDINGS,
     IDENTITY_OWNERS,
+    INGRESSES,
     OBSERVED_RESOURCES,
     OWN_RESOURCES,
     OWNED_IDENTITIES,
@@ -85,6 +87,10 @@ def needed() -> tuple[Right, ...]:
                 VALIDATING_ADMISSION_POLICY_BINDINGS,
             )
             for verb in ("list", "watch")
+        ),
+        *(
+            Right("list", resource, "naming what goes on using a quarantined Secret")
+            for resource in (INGRESSES, GATEWAYS)
         ),
         Right("create", SERVICE_ACCOUNTS, "proving that the guards are in force", "token", PROOF_ACCOUNT, home=True),
         Right("create", PODS, "proving that the guards are in force", home=True),

@@ -118,6 +118,38 @@ def blocked(cluster: Cluster, place: str, name: str) -> Json | None:
     return found if said.get("Blocked", {}).get("reason") == "ManagedByController" else None
 
 
+GATEWAY = "gateway.networking.k8s.io"
+
+
+def gateways(cluster: Cluster) -> None:
+    """Serves the Gateways of the Gateway API, with a schema that lets everything pass."""
+    open_schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": open_schema}}
+    names = {"plural": "gateways", "singular": "gateway", "kind": "Gateway", "listKind": "GatewayList"}
+    approved = {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/2466"}
+    cluster.create(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"gateways.{GATEWAY}", "annotations": approved},
+            "spec": {"group": GATEWAY, "scope": "Namespaced", "names": names, "versions": [version]},
+        }
+    )
+
+
+def gateway(place: str, name: str, reference: Json) -> Json:
+    listener = {"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [reference]}}
+    about = {"name": name, "namespace": place}
+    return {"apiVersion": f"{GATEWAY}/v1", "kind": "Gateway", "metadata": about, "spec": {"listeners": [listener]}}
+
+
+def ingress(place: str, name: str, used: str) -> Json:
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    spec = {"defaultBackend": backend, "tls": [{"hosts": ["shop.example"], "secretName": used}]}
+    about = {"name": name, "namespace": place}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": about, "spec": spec}
+
+
 def account(cluster: Cluster, place: str) -> None:
     """A ServiceAccount that somebody owns, for the pods."""
     metadata = {"name": "app", "namespace": place}
@@ -149,6 +181,49 @@ def test_no_new_pod_consumes_it_until_somebody_claims_it(governed: Cluster, plac
     governed.create(claim(place, "team"), user="carla")
     eventually(lambda: quarantine_of(governed, place, "api-key") is None, what="released")
     eventually(lambda: runs(governed, place, "after"), what="pods let in again")
+
+
+def test_ingresses_and_gateways_that_go_on_using_it_are_named(governed: Cluster, place: str) -> None:
+    """As they are at the act. Where Gateways are not served there are none; where the right to list them is missing
+    that is said, and the Secret is quarantined all the same."""
+
+    def told(name: str) -> list[str]:
+        secret(governed, place, name)
+        lines = quarantined(governed, place, name)["status"]["residual"]
+        assert any("may read Secrets of the namespace" in line for line in lines), "in general words too"
+        return [line for line in lines if line.startswith(("still used by", "which "))]
+
+    govern(governed, place)
+    for number in range(6):
+        governed.create(ingress(place, f"web-{number}", "first"))
+    governed.create(ingress(place, "another", "second"))
+    assert told("first") == ["still used by Ingress web-0, web-1, web-2, web-3 and 2 more"]
+    gateways(governed)
+    role = governed.get("clusterroles", "tenure")
+    assert role is not None
+    try:
+        elsewhere = gateway(place, "elsewhere", {"name": "second", "namespace": "elsewhere"})
+        eventually(lambda: served(governed, elsewhere), what="Gateways served")
+        governed.create(gateway(place, "edge", {"kind": "Secret", "name": "second"}))
+        assert told("second") == ["still used by Ingress another", "still used by Gateway edge"]
+        rules = [rule for rule in role["rules"] if rule["apiGroups"] != [GATEWAY]]
+        assert len(rules) == len(role["rules"]) - 1
+        governed.patch("clusterroles", "tenure", {"rules": rules})
+        operator = "system:serviceaccount:tenure-system:tenure"
+        eventually(lambda: not governed.can(operator, "list", "gateways", group=GATEWAY), what="the right gone")
+        assert told("third") == ["which gateways go on using it could not be looked up (Forbidden)"]
+    finally:
+        governed.patch("clusterroles", "tenure", {"rules": role["rules"]})
+        governed.delete("customresourcedefinitions", f"gateways.{GATEWAY}")
+
+
+def served(cluster: Cluster, found: Json) -> bool:
+    """Whether the kind is there: its object is created."""
+    try:
+        cluster.create(found)
+    except (ApiError, KeyError, LookupError):
+        return False
+    return True
 
 
 def test_a_person_releases_it(governed: Cluster, place: str) -> None:

@@ -76,6 +76,10 @@ CLUSTER_ROLES = _rbac("clusterroles", "ClusterRole", False)
 ROLE_BINDINGS = _rbac("rolebindings", "RoleBinding", True)
 CLUSTER_ROLE_BINDINGS = _rbac("clusterrolebindings", "ClusterRoleBinding", False)
 
+INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress", True)
+GATEWAYS = Resource("gateway.networking.k8s.io", "v1", "gateways", "Gateway", True)
+"""Not of Kubernetes itself: many clusters do not serve it."""
+
 IDENTITY_OWNERS = _own("identityowners", "IdentityOwner", namespaced=False)
 OWNED_IDENTITIES = _own("ownedidentities", "OwnedIdentity")
 IDENTITY_EXCEPTIONS = _own("identityexceptions", "IdentityException")

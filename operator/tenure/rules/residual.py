@@ -29,7 +29,7 @@ def of(facts: Facts) -> tuple[str, ...]:
         return (*pods, _UNBOUND, _IMPERSONATED, *(f"rights through {group}" for group in groups))
     if isinstance(record, Secret) and is_credential(record) and not is_token(record):
         pods = _named(facts.pods, "keeps the content it consumed") or ((_CONSUMERS,) if facts.running else ())
-        return (*pods, _READERS)
+        return (_READERS, *pods)  # of many lines, those of the act before them too, the first are kept
     return ()
 
 

@@ -7,12 +7,13 @@ from typing import Final
 
 from tenure.api.quarantine import QuarantineStatus
 from tenure.decide.hold import Quarantine
+from tenure.enforce import consumers
 from tenure.enforce.contention import Reverted
 from tenure.enforce.means import Means
 from tenure.enforce.quarantine import is_other_secret
 from tenure.model.records import Binding
 
-READERS: Final = 4
+READERS: Final = 3
 """Subjects named one by one; the rest is counted."""
 _READING: Final = frozenset({"R01", "R06", "R07"})
 """Rows of the risk table that a role which reads Secrets fulfils."""
@@ -25,7 +26,9 @@ def held(m: Means, /) -> str:
 async def carry_out(m: Means, quarantine: Quarantine, /) -> tuple[Quarantine, bool]:
     await m.guards.rebuild(quarantine.namespace)
     if is_other_secret(quarantine):
-        status = (quarantine.status or QuarantineStatus()).model_copy(update={"residual": _readers(m, quarantine)})
+        using = await consumers.of(m.kube, quarantine.namespace, quarantine.spec.subject.name)
+        residual = (*using, *_readers(m, quarantine))
+        status = (quarantine.status or QuarantineStatus()).model_copy(update={"residual": residual})
         quarantine = replace(quarantine, status=status)
     return quarantine, await m.guards.in_force(quarantine.namespace, quarantine)
 
