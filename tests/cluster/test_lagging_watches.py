@@ -3,11 +3,14 @@
 Every watch is held, as if it lagged for minutes, while somebody claims, excepts or deletes the subject, suspends the
 policy or takes the namespace out of it, or releases: then the act falls due. One place of each act is left as it is:
 there it is done, with all watches held, so that what stops the others is what was read. Half of the cases; all of them
-with SWEEP=full.
+with SWEEP=full. An approval and an escalation take nothing away: of them nothing is lost, nothing done twice, and the
+same stands in the end, whichever watch lags.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,10 +18,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.cluster.test_crash_deciding import PATHS, people
 from tests.cluster.test_crash_deny_writes import opted_in
 from tests.support.audit import violations
 from tests.support.cluster import Cluster, eventually
-from tests.support.crash import FULL, LATER
+from tests.support.crash import FULL, LATER, LEGACY
 from tests.support.ground import Ground, ground
 from tests.support.proxy import Write, durable
 from tests.support.rest import Json
@@ -230,3 +234,90 @@ def test_what_no_watch_has_told_of_yet_stops_every_act(made: Ground) -> None:
         assert found is not None
         phase = {claimed: "Resolved", fixed: "Resolved", excepted: "Excepted"}.get(change)
         assert phase in (None, found["status"]["phase"]), place
+
+
+DECIDING = {path.title: path for path in PATHS}
+LAGGING = {
+    "approval": ("watch identitydecisions", "watch identityexceptions", "watch identityfindings", ALL),
+    "escalation": ("watch secrets", "watch ownedidentities", "watch identityfindings", ALL),
+}
+UNTOLD = frozenset({"watch identitydecisions", "watch secrets", ALL})
+"""Those that tell of the beginning: as long as they lag, nothing can be done yet."""
+
+
+@pytest.fixture(scope="module")
+def peopled(made: Ground) -> Ground:
+    people(made)
+    for path in PATHS:
+        for each in path.policies:
+            made.cluster.create(each)
+    return made
+
+
+def ended(made: Ground, namespace: str) -> tuple[object, ...]:
+    """What stands of the finding, but for its instants, and how often it was told that it climbed."""
+    found = finding_of(made.cluster, namespace, "LegacyToken", "ci-a")
+    assert found is not None
+    status = found["status"]
+    accountable, decided = status["accountable"], status.get("decision", {})
+    told = Counter(
+        event["involvedObject"]["kind"]
+        for event in made.cluster.list("events", namespace)
+        if event["reason"] == "Escalated"
+        for _ in range(event.get("count") or 1)
+    )
+    climbed = [line["detail"] for line in status.get("evidence", ()) if line["source"] == "Escalation"]
+    return (
+        status["phase"],
+        status.get("dueOutcome"),
+        (accountable.get("owner"), accountable.get("step")),
+        decided.get("source"),
+        climbed,
+        told,
+    )
+
+
+def decided(made: Ground, title: str, watch: str, *, begun: bool = False) -> tuple[object, ...]:
+    """The path's end, with this watch held from before its beginning ("": none), or once its finding is open."""
+    path, cluster = DECIDING[title], made.cluster
+    named = watch.replace("watch ", "").replace("*", "all") or "none"
+    namespace = cluster.namespace(f"{title}-{named}{'-begun' if begun else ''}")
+    cluster.patch("namespaces", namespace, {"metadata": {"labels": {"path": title}}})
+    path.prepare(made, namespace)
+    eventually(lambda: path.ready(made, namespace), LONG, what=f"{namespace} ready")
+    made.settle()
+    made.proxy.reset()
+    if watch and not begun:
+        made.proxy.hold(watch)
+    path.trigger(made, namespace)
+    if begun:
+        eventually(lambda: finding_of(cluster, namespace, "LegacyToken", "ci-a"), LONG, 0.05, what="its finding")
+        made.proxy.hold(watch)
+    if watch in UNTOLD and not begun:
+        made.settle(quiet=2)
+        assert not path.done(made, namespace)
+        made.proxy.lag(watch, 0)
+    eventually(lambda: path.done(made, namespace), LONG, what=f"{namespace} done")
+    made.settle()
+    if watch:
+        made.proxy.lag(watch, 0)
+        made.settle()
+    assert path.done(made, namespace), f"{namespace}: once the watches have told"
+    writes = [w for w in made.proxy.writes(durable) if w.namespace == namespace]
+    wrote = Counter(name for w in writes if (name := name_of(w, namespace)).startswith((LEGACY, "decision ")))
+    assert wrote.keys() == {name for name in path.writes if name.startswith((LEGACY, "decision "))}, namespace
+    again = {name: n for name, n in wrote.items() if n > 1 and name.startswith(LEGACY)}
+    assert not again, f"{namespace}: done twice"
+    same = Counter((w.resource, json.dumps(w.body, sort_keys=True)) for w in writes)
+    assert max(same.values()) == 1, f"{namespace}: {same.most_common(1)} said twice"
+    return ended(made, namespace)
+
+
+@pytest.mark.parametrize("title", list(LAGGING))
+def test_of_a_decision_nothing_is_lost_or_done_twice(peopled: Ground, title: str) -> None:
+    wanted = decided(peopled, title, "")
+    for watch in LAGGING[title]:
+        assert decided(peopled, title, watch) == wanted, watch
+    if title == "escalation":
+        assert wanted[-1] == {"IdentityFinding": 1, "Secret": 1}, "told once of each"
+        assert decided(peopled, title, ALL, begun=True) == wanted, "what falls due climbs without any watch"
