@@ -29,6 +29,7 @@ from tenure.kube.errors import NotFound
 from tenure.kube.resources import QUARANTINE_GUARDS
 from tenure.model.keys import Key
 from tenure.model.records import Authored
+from tenure.rules import owners
 
 log = logging.getLogger(__name__)
 
@@ -314,6 +315,5 @@ def _owner(quarantine: Quarantine, store: Store) -> tuple[str, str]:
             continue
         owner = finding.status.accountable.owner
         record = store.owners.get(owner)
-        contacts = record.spec.contacts if record else ()
-        return owner, f"{contacts[0].type} {contacts[0].value}"[:253] if contacts else ""
+        return owner, owners.contact(record)[:253] if record else ""
     return "", ""
