@@ -267,6 +267,38 @@ def test_revocation_deletes_it_and_refuses_no_name(governed: Cluster, place: str
     assert runs(governed, place, "new")
 
 
+def test_a_token_that_slips_in_under_a_revoked_name_does_not_stay(governed: Cluster, place: str) -> None:
+    """The guard that refuses the name fails open, and can be away. A ServiceAccount that a controller writes stays when
+    its tokens are revoked: so it could have the next one."""
+    govern(governed, place, revoke_after="1s", stages=["Guard", "DisableTokens"])
+    governed.create(scenario.service_account(place, "ci", **MARKS["helm"][0]))
+    token = scenario.token_secret(place, "ci-a", "ci")
+    governed.create(token)
+
+    def revoked() -> bool:
+        held = quarantine_of(governed, place, "ci") or {}
+        return any(entry.get("done") for entry in held.get("status", {}).get("revoked", ()))
+
+    def slipped_in() -> bool:
+        try:
+            governed.create(token)
+        except ApiError as error:
+            assert "its name stays refused" in error.message
+            return False
+        return True
+
+    eventually(revoked, what="its token revoked")
+    binding = governed.get("validatingadmissionpolicybindings", "tenure-guard-secrets")
+    assert binding is not None
+    governed.delete("validatingadmissionpolicybindings", "tenure-guard-secrets")
+    try:
+        eventually(slipped_in, what="a token under the revoked name")
+    finally:
+        metadata = {name: binding["metadata"][name] for name in ("name", "labels")}
+        governed.create({**binding, "metadata": metadata})
+    eventually(lambda: governed.get("secrets", "ci-a", place) is None, 60, what="it revoked as well")
+
+
 @pytest.mark.parametrize("manager", list(MARKS))
 def test_what_somebody_writes_back_is_never_deleted(governed: Cluster, place: str, manager: str) -> None:
     metadata, change = MARKS[manager]

@@ -78,12 +78,13 @@ def _key(secret: Secret) -> Key:
 
 
 def _lit(m: Means, quarantine: Quarantine) -> list[Secret]:
-    gone = {r.name for r in quarantine.status.revoked if r.kind == "Secret"} if quarantine.status else set()
+    # By uid: the guard that refuses a revoked name fails open, and what slips in under it is a token like any other.
+    gone = {r.uid for r in quarantine.status.revoked if r.kind == "Secret"} if quarantine.status else set()
     known = {t.uid for t in quarantine.status.disabled_tokens} if quarantine.status else set()
     return [
         secret
         for secret in m.tokens_of(quarantine)
-        if (secret.uid not in known or not secret.invalid_since) and secret.name not in gone and not secret.deleting
+        if (secret.uid not in known or not secret.invalid_since) and secret.uid not in gone and not secret.deleting
     ]
 
 
