@@ -1,7 +1,7 @@
 -- Healthy says that the spec was processed, never that anything is compliant: no finding makes an Application unhealthy.
 local progressing = {
   status = "Progressing",
-  message = "The operator has not processed this spec yet. If that lasts: kubectl get pods -n tenure-system",
+  message = "The operator has not processed this spec yet. If that lasts: kubectl get pods -A -l app.kubernetes.io/name=tenure",
 }
 local status = obj.status
 if status == nil or status.observedGeneration ~= obj.metadata.generation then

@@ -150,7 +150,7 @@ class Operator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Store()
+        self._store = Store(settings.operator_namespace)
         self._view = View(self._store)
         self._metrics = Metrics(observed=self._view)
         self._informers: Informers | None = None

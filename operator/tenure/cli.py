@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tenure.settings import Settings
 
 USAGE = 2
+_HOME = "tenure-system"  # as tenure.api.names has it, whose package takes a while to import
 
 app = typer.Typer(
     name="tenure",
@@ -71,7 +72,7 @@ AuditLog = Annotated[
 def run(
     kubeconfig: Kubeconfig = None,
     context: Context = None,
-    operator_namespace: OperatorNamespace = "tenure-system",
+    operator_namespace: OperatorNamespace = _HOME,
     service_account: Annotated[
         str,
         typer.Option(
@@ -148,7 +149,7 @@ def _settings(
     *,
     kubeconfig: str | None,
     context: str | None,
-    operator_namespace: str = "tenure-system",
+    operator_namespace: str = _HOME,
     platform_namespaces: list[str] | None = None,
     service_account: str = "tenure",
     namespaces: list[str] | None = None,
@@ -193,7 +194,7 @@ def inventory(
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     platform_namespaces: PlatformNamespaces = None,
-    operator_namespace: OperatorNamespace = "tenure-system",
+    operator_namespace: OperatorNamespace = _HOME,
     audit_log: AuditLog = None,
 ) -> None:
     """Show every workload identity: owner and why, credentials, entitlements, exceptions, open findings.
@@ -383,6 +384,7 @@ def check(
     timeout: Wait = 120.0,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    operator_namespace: OperatorNamespace = _HOME,
 ) -> None:
     """See the operator at work: an identity that nobody owns appears there, is found, and goes again.
 
@@ -393,7 +395,9 @@ def check(
     from tenure.report.connection import Failure
 
     try:
-        check(_settings(kubeconfig=kubeconfig, context=context), namespace, timeout)
+        check(
+            _settings(kubeconfig=kubeconfig, context=context, operator_namespace=operator_namespace), namespace, timeout
+        )
     except Failure as error:
         _fail(str(error))
 
@@ -406,6 +410,7 @@ def leave(
     timeout: Wait = 120.0,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    operator_namespace: OperatorNamespace = _HOME,
 ) -> None:
     """Prepare an uninstallation: the operator ends, policies and finalizers come off; nothing is released.
 
@@ -416,7 +421,11 @@ def leave(
     from tenure.settings import names
 
     try:
-        leave(_settings(kubeconfig=kubeconfig, context=context), names(policies), timeout)
+        leave(
+            _settings(kubeconfig=kubeconfig, context=context, operator_namespace=operator_namespace),
+            names(policies),
+            timeout,
+        )
     except Failure as error:
         _fail(str(error))
 

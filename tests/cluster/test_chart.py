@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ WAIT = ("--wait", "--timeout", "120s")
 POLICIES = ("validatingadmissionpolicies", "mutatingadmissionpolicies")
 BINDINGS = ("validatingadmissionpolicybindings", "mutatingadmissionpolicybindings")
 KINDS = ("customresourcedefinitions",)
+MASTERS = ["system:masters"]
 ADDED = "displayName"
 """The field of an owner that the older version does not know."""
 
@@ -250,6 +252,73 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any], tmp_path: Path, major: 
         eventually(lambda: there(cluster, "customresourcedefinitions") == set(), 60, what="the kinds' end")
         cluster.delete("namespaces", place)
         eventually(lambda: cluster.get("namespaces", place) is None, 60, what="a namespace's end")
+
+
+@pytest.mark.parametrize(("major", "version"), [("4", "1.36"), pytest.param("3", "1.33", marks=pytest.mark.long)])
+def test_in_another_namespace(fresh_cluster: Callable[..., Any], tmp_path: Path, major: str, version: str) -> None:
+    """Installed as the platform's habits say: what enforces is in force and proves it, an identity is quarantined and
+    given back, and what is taken out leaves nothing."""
+    cluster: Cluster = fresh_cluster(version=version)
+    helm = Helm(major, tmp_path / "helm", cluster)
+    home, release = "security", ("tenure", "-n", "security")
+    with Kubelet(cluster, home) as kubelet:
+        every = ["--set=crds.keep=false", "--set=denyWrites.enabled=true", "--set=entitlements.enabled=true"]
+        said = helm("install", *release, "--create-namespace", str(CHART), *every, *WAIT)
+        assert "kubectl label namespace security pod-security" in said
+        cluster._resources.clear()
+        cluster.patch(
+            "namespaces", home, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+        )
+        assert cluster.get("namespaces", HOME) is None
+
+        def effective() -> set[str]:
+            answer = urllib3.request("GET", f"http://127.0.0.1:{kubelet.port_of('tenure-')}/metrics").data.decode()
+            return set(re.findall(r'tenure_enforcement_effective\{stage="(\w+)"\} 1.0', answer))
+
+        stages = {"Guard", "DisableTokens", "RemoveEntitlements", "DenyWrites"}
+        eventually(lambda: effective() == stages, 30, what="every stage is proven")
+        helm("test", *release, "--timeout", "120s")
+        assert "missing right" not in kubelet.log_of("tenure-")
+
+        place = cluster.namespace("held", labels={"test": "held"})
+        scenario.govern(cluster, policy("held", deadline("Unowned", within="5s"), labels={"test": "held"}))
+        scenario.identity(cluster, place, "ci", ["ci-token"])
+        token = scenario.token_of(cluster, place, "ci-token")
+        scenario.allow(cluster, f"system:serviceaccount:{place}:ci", "reader", scenario.rule("", ["pods"], ["list"]))
+        path = cluster.path("pods", namespace=place)
+        assert cluster.rest.request("GET", path, token=token)[0] == 200
+        eventually(lambda: phase_of(cluster, place, "Unowned", "ci") == "Quarantined", 60, what="quarantined")
+        eventually(lambda: cluster.rest.request("GET", path, token=token)[0] == 401, what="the token is refused")
+        assert "is quarantined" in refused(cluster, pod(place, "ci"))
+        found = quarantine_of(cluster, place, "ci")
+        assert found is not None
+        assert all("verified" in stage for stage in found["status"]["stages"])
+
+        # What holds the operator holds it under this name, and nobody under the other.
+        stolen = cluster.token(home, "tenure")
+        body = {"data": {"more": "eA=="}}
+        with pytest.raises(ApiError, match="never changes a Secret's data"):
+            cluster.patch("secrets", "ci-token", body, place, token=stolen)
+        with pytest.raises(ApiError, match=f"system:serviceaccount:{home}:tenure"):
+            cluster.delete(
+                "identityfindings", found["spec"]["findings"][0], place, user=scenario.OPERATOR, groups=MASTERS
+            )
+
+        # A claim releases it, and the operator says that it did.
+        cluster.create(scenario.owner("team"))
+        cluster.create(scenario.claim(place, "team"))
+        eventually(lambda: quarantine_of(cluster, place, "ci") is None, 30, what="released")
+        eventually(lambda: cluster.rest.request("GET", path, token=token)[0] == 200, what="the token works again")
+        assert refused(cluster, pod(place, "ci")) == ""
+        assert effective() == stages
+
+        helm("uninstall", *release, *WAIT)
+        assert "The operator has ended." in kubelet.log_of("tenure-uninstall-")
+        for resource in (*POLICIES, *BINDINGS, "clusterroles", "clusterrolebindings", "roles", "rolebindings"):
+            assert there(cluster, resource) == set(), resource
+        eventually(lambda: there(cluster, "customresourcedefinitions") == set(), 60, what="the kinds' end")
+        left = [one["metadata"]["name"] for one in cluster.list("secrets", home)]
+        assert [name for name in left if not name.startswith("sh.helm")] == []
 
 
 def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: Path) -> None:

@@ -320,7 +320,7 @@ def health_of(found: Json) -> Json:
 def test_argo_cd_says_of_each_how_it_is_and_what_to_do(scene: Scene) -> None:
     for made in scene.created.values():
         assert health_of(made)["status"] == "Progressing"
-        assert "kubectl get pods -n tenure-system" in health_of(made)["message"]
+        assert "kubectl get pods -A -l app.kubernetes.io/name=tenure" in health_of(made)["message"]
         assert health_of({**made, "status": None})["status"] == "Progressing"
     for called, (status, text) in HEALTH.items():
         scene.settled(called)

@@ -1,5 +1,9 @@
-{{/* Names are literals in the admission policies, and so here. */}}
-{{- define "tenure.namespace" -}}tenure-system{{- end -}}
+{{- define "tenure.namespace" -}}{{ .Release.Namespace }}{{- end -}}
+
+{{/* A file of deploy/, with the operator in the release's namespace: there the name is a literal, in expressions too. */}}
+{{- define "tenure.file" -}}
+{{- .context.Files.Get .path | replace "tenure-system" .context.Release.Namespace -}}
+{{- end -}}
 
 {{- define "tenure.labels" -}}
 app.kubernetes.io/name: tenure
@@ -65,6 +69,8 @@ containers:
   image: {{ include "tenure.image" .context }}
   imagePullPolicy: {{ .context.Values.image.pullPolicy }}
   args:{{ toYaml .arguments | nindent 2 }}
+  env:
+  - {name: TENURE_OPERATOR_NAMESPACE, value: {{ include "tenure.namespace" .context | quote }}}
   terminationMessagePolicy: FallbackToLogsOnError
   securityContext:{{ include "tenure.containerSecurity" .context | nindent 4 }}
   resources:

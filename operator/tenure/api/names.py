@@ -18,9 +18,15 @@ FINALIZER: Final = "tenure.dev/restore"
 
 FIELD_MANAGER: Final = "tenure"
 OPERATOR_NAMESPACE: Final = "tenure-system"
+"""Where the operator is, unless its installation says otherwise (`--operator-namespace`). deploy/ carries the name as a
+literal, which the chart and install.sh replace."""
 OPERATOR_SERVICE_ACCOUNT: Final = "tenure"
-OPERATOR_USER: Final = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_SERVICE_ACCOUNT}"
-"""Whom the admission policies hold to its acts; they carry the name as a literal, so it cannot be changed."""
+
+
+def operator_user(namespace: str) -> str:
+    """Whom the admission policies hold to its acts, where the operator is in that namespace."""
+    return f"system:serviceaccount:{namespace}:{OPERATOR_SERVICE_ACCOUNT}"
+
 
 GUARD_NAME: Final = "guard"
 DECISIONS_NAME: Final = "decisions"

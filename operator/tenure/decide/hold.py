@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tenure.api.conditions import ConditionType
-from tenure.api.names import OPERATOR_USER, Verdict
+from tenure.api.names import Verdict
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.model.records import Authored
 
 Quarantine = Authored[QuarantineSpec, QuarantineStatus]
-
-OPERATOR = OPERATOR_USER
-"""`status.release.by` of a release that the operator itself began because no finding wanted the act any more. Nobody
-else can be of that name, so no person's release is taken for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +37,10 @@ class Hold:
     """What it does not end, as it was seen live."""
 
 
-def hold_of(quarantine: Quarantine) -> Hold:
-    """How the act stands. Stage errors are joined in the order of the stages."""
+def hold_of(quarantine: Quarantine, operator: str) -> Hold:
+    """How the act stands. Stage errors are joined in the order of the stages. A release by the user `operator` is one
+    that the operator itself began because no finding wanted the act any more: nobody else can be of that name, so no
+    person's release is taken for it."""
     spec, status = quarantine.spec, quarantine.status
     stages = {s.name: s for s in status.stages} if status else {}
     wanted = [stages.get(name) for name in spec.stages]
@@ -54,7 +52,7 @@ def hold_of(quarantine: Quarantine) -> Hold:
     finished = [r.done for r in revocations if r.done]
     release = status.release if status else None
     conditions = status.conditions if status else ()
-    own_release = release is not None and release.by == OPERATOR
+    own_release = release is not None and release.by == operator
     subject = spec.subject
     # A ServiceAccount is revoked once it is gone itself, not with its tokens.
     gone = subject.kind == "Secret" or any(r.uid == subject.uid for r in revocations)

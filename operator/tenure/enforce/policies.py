@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from tenure.api.names import Stage
+from tenure.api.names import OPERATOR_NAMESPACE, Stage
 
 FILE: Final = "policies.json"
 _DEPLOY: Final = Path(__file__).resolve().parents[3] / "deploy"
@@ -45,9 +45,10 @@ _DEFAULTS: Final[tuple[object, ...]] = ({}, "*", None, [])
 
 
 @lru_cache
-def shipped() -> Mapping[str, Any]:
-    """`kind/name` -> specification, of each policy and binding."""
-    loaded: Mapping[str, Any] = json.loads(resources.files(__package__).joinpath(FILE).read_text())
+def shipped(home: str = OPERATOR_NAMESPACE) -> Mapping[str, Any]:
+    """`kind/name` -> specification, of each policy and binding as it is installed with the operator in `home`."""
+    text = resources.files(__package__).joinpath(FILE).read_text()
+    loaded: Mapping[str, Any] = json.loads(text.replace(OPERATOR_NAMESPACE, home))
     return loaded
 
 

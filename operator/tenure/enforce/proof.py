@@ -221,12 +221,13 @@ class Proof:
                 for raw in page.get("items") or ():
                     found[f"{resource.kind}/{raw['metadata']['name']}"] = raw["spec"]
         wrong = {}
-        for name, wanted in shipped().items():
+        as_shipped = shipped(self._home)
+        for name, wanted in as_shipped.items():
             if name not in found:
                 wrong[name] = f"{name} is missing"
             elif not is_as_shipped(but_for(self._platform, found[name]), wanted):
                 wrong[name] = f"{name} is not as it was installed"
-        there = {stages_of(name) for name in found if name in shipped()}
+        there = {stages_of(name) for name in found if name in as_shipped}
         self._absent = frozenset(stage for stage in OPT_IN if (stage,) not in there)
         return wrong
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from tenure.api.decision import DecisionOutcome, DecisionReason, IdentityDecisionStatus
 from tenure.api.names import FINALIZER, Phase, Verdict
 from tenure.api.quarantine import QuarantineRelease, QuarantineStatus
-from tenure.decide.hold import OPERATOR, Quarantine
+from tenure.decide.hold import Quarantine
 from tenure.decide.verdict import answer
 from tenure.enforce import records
 from tenure.enforce.means import Means
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 async def release(m: Means, key: Key, quarantine: Quarantine) -> None:
     """No finding wants it any more: says so first, so that the deletion is not taken for a person's."""
     status = quarantine.status or QuarantineStatus()
-    release = QuarantineRelease(by=OPERATOR, reason="none of its findings wants it any more", started=m.now())
+    release = QuarantineRelease(by=m.store.operator, reason="none of its findings wants it any more", started=m.now())
     quarantine = await m.write_status(quarantine, status.model_copy(update={"release": release}))
     await m.delete(quarantine)
 
@@ -47,7 +47,11 @@ async def by_verdict(m: Means, quarantine: Quarantine, made: Decision) -> None:
 async def go_on(m: Means, quarantine: Quarantine) -> None:
     """Answers the person who released it while there is a Quarantine to tell of, then deletes it."""
     made = m.release_asked(quarantine)
-    own = quarantine.status is None or quarantine.status.release is None or quarantine.status.release.by == OPERATOR
+    own = (
+        quarantine.status is None
+        or quarantine.status.release is None
+        or quarantine.status.release.by == m.store.operator
+    )
     if made is not None and not own:
         ruling = Ruling.counted(DecisionReason.RELEASED)
         text = "What was taken is given back; its findings are open again."
@@ -77,7 +81,7 @@ async def end(m: Means, key: Key, quarantine: Quarantine) -> None:
         await m.drop_finalizer(quarantine)  # in a terminating namespace nothing is restored
         return
     status = quarantine.status or QuarantineStatus()
-    person = status.release is None or status.release.by != OPERATOR
+    person = status.release is None or status.release.by != m.store.operator
     if person and not await _reopened(m, quarantine):
         m.engine.mark(key)
         m.queue.at(key, m.now() + timedelta(seconds=5))

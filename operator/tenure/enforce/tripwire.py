@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from tenure.api.names import OPERATOR_USER, TYPE_SERVICE_ACCOUNT_TOKEN
+from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.api.quarantine import AttemptedUse, QuarantineStatus
 from tenure.audit.source import Source
 from tenure.decide.hold import Quarantine
@@ -201,7 +201,7 @@ class Tripwire:
     # --- attempts ----------------------------------------------------------------------------------------------
 
     def _take(self, request: Request, standing: _Standing) -> None:
-        if request.requester == OPERATOR_USER or (request.id, request.received) in self._known:
+        if request.requester == self._means.store.operator or (request.id, request.received) in self._known:
             return
         if not request.user and request.code == 401:
             self._name(request)

@@ -14,7 +14,7 @@ from tenure.api.claim import OwnedIdentitySpec, OwnedIdentityStatus
 from tenure.api.decision import IdentityDecisionSpec, IdentityDecisionStatus
 from tenure.api.finding import IdentityFindingSpec, IdentityFindingStatus
 from tenure.api.guard import QuarantineGuardSpec
-from tenure.api.names import OPERATOR_NAMESPACE
+from tenure.api.names import OPERATOR_NAMESPACE, operator_user
 from tenure.api.owner import IdentityOwnerSpec, IdentityOwnerStatus
 from tenure.api.quarantine import QuarantineSpec, QuarantineStatus
 from tenure.inventory.usage import Usage
@@ -265,6 +265,7 @@ class Store:
     def __init__(self, home: str = OPERATOR_NAMESPACE) -> None:
         self.home = home
         """The operator's namespace, where findings on cluster-scoped subjects are."""
+        self.operator = operator_user(home)
         self.namespaces: dict[str, Namespace] = {}
         self.service_accounts: Namespaced[ServiceAccount] = Namespaced()
         self.secrets: Namespaced[Secret] = Namespaced()

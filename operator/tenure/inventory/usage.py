@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from tenure.api.names import OPERATOR_USER, TYPE_SERVICE_ACCOUNT_TOKEN
+from tenure.api.names import TYPE_SERVICE_ACCOUNT_TOKEN
 from tenure.model.records import Binding, Secret, ServiceAccount
 from tenure.model.usage import Request, Use
 
@@ -21,7 +21,7 @@ K = TypeVar("K", bound=Hashable)
 READS = ("get", "list", "watch")
 _SLACK = 1_000
 """Entries of objects that are gone, before they are looked for."""
-_OWN = ("system:apiserver", OPERATOR_USER)
+_API_SERVER = "system:apiserver"
 
 
 class Usage:
@@ -78,7 +78,11 @@ def secret_read(request: Request, store: Store) -> Secret | None:
     if request.resource != "secrets" or not request.name or request.verb not in READS or request.code >= 300:
         return None
     secret = store.secrets.get((request.namespace, request.name))
-    if secret is None or secret.type == TYPE_SERVICE_ACCOUNT_TOKEN or request.requester in _OWN:
+    if (
+        secret is None
+        or secret.type == TYPE_SERVICE_ACCOUNT_TOKEN
+        or request.requester in (_API_SERVER, store.operator)
+    ):
         return None
     return secret if request.received >= secret.created else None
 

@@ -36,6 +36,8 @@ class Governance:
     """The namespace, or the identity, is the platform's."""
     platform_named: bool = False
     """… and the policy names that namespace literally in platformNamespaces."""
+    own: bool = False
+    """The namespace is Tenure's own."""
     unreadable: tuple[str, ...] = ()
     """Policies, owners, and this namespace's claims and exceptions that this version cannot read, as Kind/name. What
     they say is unknown, so the evaluation may be wrong about them: nothing may act while one stands."""

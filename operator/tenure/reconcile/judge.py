@@ -80,7 +80,7 @@ class Judge:
                 turn=self._ledger.turns.get(evaluation.governed or key.namespace),
                 enforcement=self._enforcement,
             )
-            hold = _hold(holds, name, evaluation.uid)
+            hold = _hold(holds, name, evaluation.uid, self.store.operator)
             next_step = step(
                 rule,
                 evaluation,
@@ -135,7 +135,7 @@ def quarantines_about(store: Store, key: Key) -> tuple[Quarantine, ...]:
     )
 
 
-def _hold(quarantines: tuple[Quarantine, ...], finding: str, uid: str) -> Hold | None:
+def _hold(quarantines: tuple[Quarantine, ...], finding: str, uid: str, operator: str) -> Hold | None:
     """The Quarantine that lists the finding: the living subject's, or the last one of a subject that is gone."""
     listing = [q for q in quarantines if finding in q.spec.findings and (not uid or q.spec.subject.uid == uid)]
-    return hold_of(listing[-1]) if listing else None
+    return hold_of(listing[-1], operator) if listing else None

@@ -25,14 +25,14 @@ def check(settings: Settings, namespace: str, timeout: float) -> None:
         kube = await connect(settings)
         try:
             with explained(kube.server):
-                await _check(kube, namespace, timeout)
+                await _check(kube, namespace, timeout, settings.operator_namespace)
         finally:
             await kube.close()
 
     asyncio.run(all_of_it())
 
 
-async def _check(kube: Kube, namespace: str, patience: float) -> None:
+async def _check(kube: Kube, namespace: str, patience: float, home: str) -> None:
     about = {"name": IDENTITY, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "tenure"}}
     identity = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": about, "automountServiceAccountToken": False}
     try:
@@ -43,7 +43,7 @@ async def _check(kube: Kube, namespace: str, patience: float) -> None:
         if found is None:
             raise Failure(
                 f"the operator found nothing about it in {patience:g} s. Does it run, does it observe {namespace} "
-                "(kubectl get pods -n tenure-system), and does no claim or namespace label own what is there?"
+                f"(kubectl get pods -n {home}), and does no claim or namespace label own what is there?"
             )
         print(f"Found: identityfinding/{found['metadata']['name']}, {found['spec']['rule']}.", flush=True)
     finally:

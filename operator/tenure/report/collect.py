@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from tenure.api.names import OPERATOR_NAMESPACE
 from tenure.inventory.projection import PROJECTIONS
 from tenure.inventory.store import Store
 from tenure.kube.client import Kube
@@ -106,10 +107,10 @@ class Collected:
         return any(gap.kind in kinds for gap in self.gaps)
 
 
-async def collect(kube: Kube, namespace: str | None) -> Collected:
+async def collect(kube: Kube, namespace: str | None, home: str = OPERATOR_NAMESPACE) -> Collected:
     """Lists what the evaluation of one namespace, or of all (None), rests on. Raises Unauthorized and Unreachable, and
     NotFound when the namespace does not exist; every other refusal becomes a Gap."""
-    look = _Look(kube, namespace, _UNKNOWN)
+    look = _Look(kube, namespace, _UNKNOWN, home)
     return await _all(look, (look.see(resource) for resource in (*_IN_NAMESPACE, *_EVERYWHERE, *_CLUSTER)))
 
 
@@ -138,11 +139,13 @@ async def _all(look: _Look, lists: Iterable[Coroutine[Any, Any, object]]) -> Col
 
 
 class _Look:
-    def __init__(self, kube: Kube, namespace: str | None, unknown: Mapping[str, str]) -> None:
+    def __init__(
+        self, kube: Kube, namespace: str | None, unknown: Mapping[str, str], home: str = OPERATOR_NAMESPACE
+    ) -> None:
         self.kube = kube
         self.unknown = unknown
         self._namespace = namespace
-        self.store = Store()
+        self.store = Store(home)
         self.gaps: list[Gap] = []
         self.not_installed: list[str] = []
 

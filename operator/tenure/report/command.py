@@ -61,7 +61,7 @@ async def _look(settings: Settings, namespace: str | None) -> Collected:
     try:
         with explained(kube.server):
             try:
-                seen = await collect(kube, namespace)
+                seen = await collect(kube, namespace, settings.operator_namespace)
             except NotFound as error:
                 raise Failure(f"there is no namespace {namespace}.") from error
     finally:

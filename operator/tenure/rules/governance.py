@@ -48,7 +48,7 @@ def govern(
     whatever a policy names: its decisions would be about itself."""
     platform = is_platform(namespace, installation)
     if namespace == installation.operator_namespace:
-        return Governance(platform=True, unreadable=unreadable)
+        return Governance(platform=True, own=True, unreadable=unreadable)
     pairs = dict(labels)
     matching = [policy for policy in policies if _applies(policy.spec, namespace, pairs, platform)]
     if not matching:

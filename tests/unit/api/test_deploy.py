@@ -19,12 +19,13 @@ from tenure.api.names import (
     GROUP,
     GUARD_NAME,
     OPERATOR_NAMESPACE,
-    OPERATOR_USER,
     PROOF_ACCOUNT,
     STATE_CONFIG_MAP,
+    operator_user,
 )
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+OPERATOR_USER = operator_user(OPERATOR_NAMESPACE)
 OPERATOR_ONLY = {"identityfindings", "quarantineguards", "quarantines"}
 PLATFORM = {"kube-system", "kube-public", "kube-node-lease"}
 

@@ -17,7 +17,7 @@ from tenure.api.decision import IdentityDecisionSpec
 from tenure.api.finding import FITTED_BYTES, FindingRisk, IdentityFindingStatus
 from tenure.api.names import (
     LABEL_CLASS,
-    OPERATOR_USER,
+    OPERATOR_NAMESPACE,
     DueOutcome,
     ExceptionClass,
     IdentityClass,
@@ -27,6 +27,7 @@ from tenure.api.names import (
     Risk,
     Rule,
     Stage,
+    operator_user,
 )
 from tenure.api.owner import IdentityOwnerSpec
 from tenure.api.policy import DEFAULT_DECIDE_WITHIN, ExceptionsPolicy, GovernancePolicySpec
@@ -318,5 +319,5 @@ def test_the_past_is_accepted() -> None:
 
 
 def test_names_that_the_admission_policies_carry_as_literals() -> None:
-    assert OPERATOR_USER == "system:serviceaccount:tenure-system:tenure"
+    assert operator_user(OPERATOR_NAMESPACE) == "system:serviceaccount:tenure-system:tenure"
     assert LABEL_CLASS == "tenure.dev/class"

@@ -15,7 +15,7 @@ import yaml
 
 from tenure import __version__
 from tenure.api import KINDS
-from tenure.enforce.policies import but_for, is_as_shipped
+from tenure.enforce.policies import but_for, is_as_shipped, shipped
 from tenure.rights import needed
 from tests.support.cluster import REPOSITORY
 from tests.support.helm import (
@@ -191,9 +191,30 @@ def test_values_that_cannot_work_are_refused(helm: Helm, name: str) -> None:
         helm.render(sets=sets)
 
 
-def test_another_namespace_is_refused(helm: Helm) -> None:
+@pytest.mark.parametrize("namespace", ["default", "kube-system", "kube-tenure"])
+def test_a_namespace_in_which_nothing_could_be_proven_is_refused(helm: Helm, namespace: str) -> None:
     with pytest.raises(HelmFailed, match="Add -n tenure-system --create-namespace"):
-        helm.render(namespace="default")
+        helm.render(namespace=namespace)
+    with pytest.raises(HelmFailed, match="security is the operator's own namespace"):
+        helm.render(namespace="security", sets={"platformNamespaces": ["ingress", "security"]})
+    with pytest.raises(HelmFailed, match="makes none"):
+        helm.render(namespace="security", sets={"deciders": ["system:serviceaccount:security:tenure"]})
+
+
+@combination
+def test_in_another_namespace_it_is_the_same_under_that_name(helm: Helm, values: Path) -> None:
+    """Expressions, references, rights, hooks, settings: everywhere, and nowhere the other name."""
+    there = json.dumps(helm.render([values], namespace="elsewhere-9"))
+    assert "tenure-system" not in there
+    here = helm.render([values])
+    assert json.loads(there.replace("elsewhere-9", "tenure-system")) == here
+    own = "ValidatingAdmissionPolicy/tenure-own-kinds"
+    policies = {f"{one['kind']}/{one['metadata']['name']}": one["spec"] for one in json.loads(there) if "spec" in one}
+    platform = yaml.safe_load(values.read_text()) or {}
+    for name, wanted in shipped("elsewhere-9").items():
+        if name in policies:
+            assert is_as_shipped(but_for(platform.get("platformNamespaces", ()), policies[name]), wanted), name
+    assert not is_as_shipped(policies[own], shipped()[own])
 
 
 def test_every_value_has_a_place_in_the_schema_and_a_comment() -> None:

@@ -84,6 +84,17 @@ def test_another_secret_is_used_when_it_is_read_by_its_name(store: Store) -> Non
         assert noted(store, event("a", **given)).of(KEY) is None  # type: ignore[arg-type]
 
 
+def test_the_operator_is_known_wherever_it_is_installed() -> None:
+    elsewhere = Store("elsewhere")
+    for kind, record in (("ServiceAccount", CI), ("Secret", KEY)):
+        elsewhere.upsert(kind, record)
+    about = {"resource": "secrets", "namespace": "shop", "name": "stripe"}
+    for name, counted in (("elsewhere", False), ("tenure-system", True)):
+        user = f"system:serviceaccount:{name}:tenure"
+        seen = noted(elsewhere, event("a", username=user, verb="get", objectRef=about)).of(KEY)
+        assert (seen is not None) is counted
+
+
 def test_it_holds_no_more_than_the_inventory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage_module, "_SLACK", 2)
     usage = Usage()

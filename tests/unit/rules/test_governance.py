@@ -76,7 +76,7 @@ def test_platform_namespaces_are_matched_by_name_alone() -> None:
     )
     assert policy_name(world, "kube-system") is None
     own = governed(world, "tenure-system")
-    assert own == Governance(platform=True)
+    assert own == Governance(platform=True, own=True)
 
 
 def test_a_name_in_platform_namespaces_does_not_reach_an_ordinary_namespace() -> None:
