@@ -29,6 +29,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 SLOWEST := --durations=15
 
 # Unset leaves the opt-in right to change bindings, and the opt-in stage, as they are; 1 gives, 0 takes away. DECIDERS likewise, empty for nobody.
+# TENURE_OPERATOR_NAMESPACE and TENURE_PLATFORM_NAMESPACES reach the scripts as they reach the operator: in the environment.
 INSTALL_ENV := KUBECTL="$(KUBECTL)" $(if $(ENTITLEMENTS),ENTITLEMENTS=$(ENTITLEMENTS)) \
   $(if $(DENYWRITES),DENYWRITES=$(DENYWRITES)) \
   $(if $(filter undefined,$(origin DECIDERS)),,DECIDERS="$(DECIDERS)")

@@ -4,6 +4,7 @@
 # put back (each is named). Succeeds when parts, or all
 # of it, are missing. Records (findings, claims, exceptions, decisions) are deleted with their CRDs.
 #   KUBECTL  the kubectl to use, with its options if any (default: kubectl)
+#   TENURE_OPERATOR_NAMESPACE  where the operator is (default: where its rights are bound, else tenure-system)
 #   RESTORE  0: leave quarantined tokens switched off, and subjects out of their bindings
 #   TIMEOUT  seconds to wait for the end of each thing (default: 120)
 set -euo pipefail
@@ -76,6 +77,10 @@ put_subject_back() {
 }
 
 "${kubectl[@]}" version >/dev/null 2>&1 || die "no API server answers: $("${kubectl[@]}" version 2>&1 | tail -n 1)"
+
+home=${TENURE_OPERATOR_NAMESPACE:-$("${kubectl[@]}" get clusterrolebinding tenure --ignore-not-found \
+  -o 'jsonpath={.subjects[0].namespace}')}
+home=${home:-tenure-system}
 
 # Bindings before policies, so that no half of a guard is ever in force; then the operator's rights, so that one that still
 # runs writes nothing back.
@@ -155,8 +160,15 @@ fi
 
 say "rights and namespace"
 remove clusterroles -l app.kubernetes.io/part-of=tenure
-remove namespace/tenure-system
-"${kubectl[@]}" wait --for=delete namespace/tenure-system --timeout="${timeout}s" >/dev/null 2>&1 ||
-  [[ -z $("${kubectl[@]}" get namespace tenure-system --ignore-not-found -o name) ]] ||
-  die "the namespace tenure-system is still there after $timeout s"
+made=$("${kubectl[@]}" get namespace "$home" --ignore-not-found -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/part-of}')
+if [[ $home == tenure-system || $made == tenure ]]; then
+  remove "namespace/$home"
+  "${kubectl[@]}" wait --for=delete "namespace/$home" --timeout="${timeout}s" >/dev/null 2>&1 ||
+    [[ -z $("${kubectl[@]}" get namespace "$home" --ignore-not-found -o name) ]] ||
+    die "the namespace $home is still there after $timeout s"
+else
+  say "the namespace $home was not made by install.sh and stays, without what is Tenure's"
+  remove -n "$home" -l app.kubernetes.io/part-of=tenure deployments,services,rolebindings,roles,secrets,serviceaccounts
+  remove -n "$home" configmap/tenure-state
+fi
 say "uninstalled"

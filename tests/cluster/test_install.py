@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -31,7 +32,9 @@ from tests.cluster.tenure_objects import (
     token_secret,
 )
 from tests.support.cluster import REPOSITORY, ApiError, Cluster, eventually
+from tests.support.operator import Operator
 
+SKIPPING = ("tenure-guard-pods", "tenure-guard-tokens", "tenure-guard-secrets")
 # Everything cluster-wide that an installation could leave behind.
 CLUSTER_WIDE = (
     "customresourcedefinitions",
@@ -63,7 +66,11 @@ def script(
 
 
 def inventory(cluster: Cluster) -> dict[str, set[str]]:
-    return {resource: {item["metadata"]["name"] for item in cluster.list(resource)} for resource in CLUSTER_WIDE}
+    found = {}
+    for resource in CLUSTER_WIDE:
+        with contextlib.suppress(KeyError):  # before Kubernetes 1.36 there is nothing that stamps
+            found[resource] = {item["metadata"]["name"] for item in cluster.list(resource)}
+    return found
 
 
 def refuses_a_finding(cluster: Cluster, namespace: str = "default") -> bool:
@@ -280,6 +287,66 @@ def test_before_stamps_it_says_so_and_goes_without_a_trace(fresh_cluster: Callab
     done = script(cluster, "uninstall.sh")
     assert done.returncode == 0, done.stderr
     assert there() == before
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("version", ["1.36", pytest.param("1.33", marks=pytest.mark.long)])
+def test_elsewhere_and_beside_a_platform_of_its_own(
+    fresh_cluster: Callable[..., Any], operator: Callable[..., Operator], version: str
+) -> None:
+    """In a namespace of another name, and with namespaces that the guards skip: kept when unset, proven, gone."""
+    cluster: Cluster = fresh_cluster(version=version, audit=False)
+    before = inventory(cluster)
+    taken, platform, used = (cluster.namespace(name) for name in ("taken", "cattle", "used"))
+    where = {"TENURE_OPERATOR_NAMESPACE": "security"}
+    skipped = {"TENURE_PLATFORM_NAMESPACES": f"kube-system,{platform}"}
+
+    def said(**extra: str) -> str:
+        done = script(cluster, "install.sh", **extra)
+        return done.stdout + done.stderr
+
+    for name, why in {"default": "no name for a namespace of its own", "kube-x": "own", taken: "not Tenure's"}.items():
+        assert why in said(TENURE_OPERATOR_NAMESPACE=name)
+    assert "no patterns" in said(TENURE_PLATFORM_NAMESPACES="cattle-*")
+    assert "the operator's own" in said(**where, TENURE_PLATFORM_NAMESPACES="security")
+    assert inventory(cluster)["customresourcedefinitions"] == before["customresourcedefinitions"]
+
+    told = said(**where, **skipped, DENYWRITES="1", ENTITLEMENTS="1")
+    assert "the operator is told its namespace: TENURE_OPERATOR_NAMESPACE=security" in told
+    assert f"the guards skip {platform}; " in told
+    assert "Tenure is installed in security, not in tenure-system" in said(TENURE_OPERATOR_NAMESPACE="tenure-system")
+    cluster._resources.clear()
+    assert cluster.get("namespaces", "tenure-system") is None
+    again = {name: cluster.get("validatingadmissionpolicies", name) for name in SKIPPING}
+    assert f"the guards skip {platform}; " in said()  # unset: as it is, namespace and platform
+    assert {name: cluster.get("validatingadmissionpolicies", name) for name in SKIPPING} == again
+
+    own = "system:serviceaccount:security:tenure"
+    for place in (platform, used):
+        service_account(cluster, place, "ci")
+        quarantined = {"ci": entry(f"{place}/serviceaccount-ci")}
+        cluster.create(guard(place, serviceAccounts=quarantined), user=own)
+    eventually(lambda: _refused(cluster, pod(used, "new")), what="the guard is in force")
+    assert not _refused(cluster, pod(platform, "new"))
+
+    started = operator(cluster.kubeconfig, environment={**where, **skipped})
+    stages = ("Guard", "DisableTokens", "RemoveEntitlements", "DenyWrites")
+
+    def effective() -> list[float]:
+        return [started.metrics().value("tenure_enforcement_effective", stage=stage) for stage in stages]
+
+    eventually(lambda: effective() == [1.0] * 4, what="every stage is proven")
+    assert f"the guards skip {platform}" not in said(TENURE_PLATFORM_NAMESPACES="")
+    eventually(lambda: cluster.get("quarantineguards", "guard", platform) is None, what="what no Quarantine says goes")
+    started.kill()
+    cluster.create(guard(platform, serviceAccounts=quarantined), user=own)
+    eventually(lambda: _refused(cluster, pod(platform, "new")), what="nobody's platform any more")
+
+    done = script(cluster, "uninstall.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = inventory(cluster)
+    after["namespaces"] -= {taken, platform, used}
+    assert after == before
 
 
 def test_a_changed_policy_is_put_back_whole(installed: Cluster) -> None:

@@ -76,13 +76,15 @@ def is_as_shipped(found: Any, wanted: Any) -> bool:
 
 def but_for(platform: Collection[str], found: Any) -> Any:
     """A policy's specification as it would be if no platform namespace of this installation were rendered into it: the
-    guards on pods, tokens and Secrets skip them, where the chart lists them."""
+    guards on pods, tokens and Secrets skip them, where chart or install.sh list them; kube-* they skip anyway."""
     constraints = found.get("matchConstraints") or {}
     selector = constraints.get("namespaceSelector") or {}
     if not platform or not selector.get("matchExpressions"):
         return found
     expressions = [
-        {**one, "values": [name for name in one["values"] if name not in platform]} if _skips(one) else one
+        {**one, "values": [name for name in one["values"] if name not in platform or name.startswith("kube-")]}
+        if _skips(one)
+        else one
         for one in selector["matchExpressions"]
     ]
     narrowed = {**constraints, "namespaceSelector": {**selector, "matchExpressions": expressions}}

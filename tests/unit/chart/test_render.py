@@ -305,7 +305,7 @@ def test_pipelines_are_listed_where_the_expressions_read_them(rendered: Callable
 
 
 def test_platform_namespaces_are_skipped_by_the_guards(rendered: Callable[..., dict[Key, Json]]) -> None:
-    plain, listed = rendered(), rendered(platformNamespaces=["ingress", "on", "123"])
+    plain, listed = rendered(), rendered(platformNamespaces=["ingress", "on", "123", "kube-system"])
     changed = {name for name in plain if listed[name] != plain[name]}
     guards = {("ValidatingAdmissionPolicy", "", f"tenure-guard-{what}") for what in ("pods", "tokens", "secrets")}
     assert changed - {("Deployment", "tenure-system", "tenure")} == guards
@@ -313,7 +313,7 @@ def test_platform_namespaces_are_skipped_by_the_guards(rendered: Callable[..., d
         [one] = listed[name]["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
         assert one["values"] == ["kube-system", "kube-public", "kube-node-lease", "ingress", "on", "123"]
         wanted, found = plain[name]["spec"], listed[name]["spec"]
-        assert is_as_shipped(but_for(["ingress", "on", "123"], found), wanted)
+        assert is_as_shipped(but_for(["ingress", "on", "123", "kube-system"], found), wanted)
         assert not is_as_shipped(but_for(["ingress"], found), wanted), "a namespace that the operator knows nothing of"
         assert is_as_shipped(but_for(["ingress"], wanted), wanted), "as `make install` has it"
 
