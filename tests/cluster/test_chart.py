@@ -207,7 +207,7 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any], tmp_path: Path, major: 
         assert "tenure-claim-namespaces" not in there(cluster, "validatingadmissionpolicybindings")
         assert told.places(("delete",), KINDS) == []
         # Helm takes away what the older version lacks in the order in which it came, the policy before its binding:
-        # that is no half of a guard, since what binds no policy refuses nothing. No policy outlives its kind.
+        # that is no half of a guard, since what binds no policy refuses nothing (test_upgrades.py). No kind goes.
         [unbound], [gone] = (told.places(("delete",), (what,)) for what in (BINDINGS[0], POLICIES[0]))
         assert gone < unbound
         assert owner_named(cluster, "team")["metadata"]["uid"]

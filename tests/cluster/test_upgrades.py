@@ -3,6 +3,7 @@ while the kinds are older than the operator, it says so and acts on nothing."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from tenure.enforce.policies import is_as_shipped
 from tests.cluster import tenure_objects as objects
 from tests.support import scenario
 from tests.support.cluster import REPOSITORY, Cluster, eventually
 from tests.support.helm import CHART, Helm
-from tests.support.older import UNKNOWN, older_chart, older_deploy
+from tests.support.older import GONE, UNKNOWN, older_chart, older_deploy, older_policies
 from tests.support.operator import Operator
 from tests.support.rest import Json
 from tests.support.scenario import HOME, OPERATOR, deadline, finding_of, policy, quarantine_of
@@ -33,6 +35,15 @@ VALUES: dict[str, Any] = {
     "governancepolicies": True,
 }
 """What is written into the fields of UNKNOWN."""
+ARGO_CD = "argocd-controller"
+"""The field manager of its syncs."""
+STAGES = ("Guard", "DisableTokens", "DenyWrites")
+ADMISSION = {
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "MutatingAdmissionPolicyBinding": "mutatingadmissionpolicybindings",
+    "MutatingAdmissionPolicy": "mutatingadmissionpolicies",
+}
 WRITTEN_BY_THE_OPERATOR = ("identitydecisions", "identityfindings", "quarantines", "quarantineguards")
 
 
@@ -66,6 +77,15 @@ def by_helm(major: str) -> Callable[[Cluster, Path], tuple[Step, Step, Step]]:
         )
 
     return steps
+
+
+def listed(cluster: Cluster, resource: str) -> list[Json]:
+    """Those of ours; none where the API server has no such resource."""
+    try:
+        found = cluster.list(resource)
+    except KeyError:
+        return []
+    return [one for one in found if one["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") == "tenure"]
 
 
 def void(_: str) -> None:
@@ -198,6 +218,123 @@ def test_objects_of_every_kind_outlive_an_upgrade_and_the_way_back(
     lost["identitydecisions/decision"]["status"]["message"] = "no"
     lost["governancepolicies/default"]["spec"]["suspend"] = False
     eventually(lambda: stored(cluster) == lost, what="what was written meanwhile has lost the field")
+
+
+@pytest.mark.parametrize("version", ["1.33", pytest.param("1.36", marks=pytest.mark.long)])
+def test_policies_upgraded_by_a_gitops_tool_end_as_they_ship(
+    fresh_cluster: Callable[..., Cluster], tmp_path: Path, version: str
+) -> None:
+    """Argo CD applies server-side as one manager, which merges lists by name: what the version before had more goes,
+    the order is the new one, and the operator says what it saw at each step."""
+    cluster = fresh_cluster(version=version)
+    stamps = "Always" if version == "1.36" else "Never"
+    sets = {"stamps": stamps, "preDelete.enabled": False, "test.enabled": False, "denyWrites.enabled": True}
+    documents = [
+        one for one in Helm("4", tmp_path / "helm").render(sets=sets, kubernetes=version) if one["kind"] != "Deployment"
+    ]
+    before = older_policies(documents)
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}})
+
+    def sync(found: list[Json]) -> None:
+        text = "\n---\n".join(map(json.dumps, sorted(found, key=lambda one: one["kind"] != "CustomResourceDefinition")))
+        flags = ("apply", "--server-side", "--force-conflicts", f"--field-manager={ARGO_CD}", "-f-")
+        cluster.kubectl(*flags, input=text)
+
+    def ours() -> dict[str, Json]:
+        cluster._resources.clear()
+        return {
+            f"{kind}/{one['metadata']['name']}": one for kind in ADMISSION for one in listed(cluster, ADMISSION[kind])
+        }
+
+    sync(before)
+    with Operator(cluster.kubeconfig, directory=tmp_path / "operator") as operator:
+
+        def effective() -> list[float]:
+            return [operator.metrics().value("tenure_enforcement_effective", stage=stage) for stage in STAGES]
+
+        operator.wait_log("is not as it was installed")
+        assert effective() == [0.0] * len(STAGES)
+        for _ in ("upgraded", "synced again"):
+            sync(documents)
+            eventually(lambda: effective() == [1.0] * len(STAGES), what="proven")
+        wanted = {
+            f"{one['kind']}/{one['metadata']['name']}": one["spec"] for one in documents if "Admission" in one["kind"]
+        }
+        pruned = ours().keys() - wanted.keys()
+        assert {name.partition("/")[2] for name in pruned} == {GONE}
+        for name in sorted(pruned, reverse=True):  # as Argo CD does, the binding first
+            kind, _, called = name.partition("/")
+            cluster.delete(ADMISSION[kind], called)
+        found = ours()
+        assert found.keys() == wanted.keys()
+        assert [name for name in found if not is_as_shipped(found[name]["spec"], wanted[name])] == []
+        for name, one in found.items():
+            writers = {
+                entry["manager"] for entry in one["metadata"]["managedFields"] if entry.get("subresource") != "status"
+            }
+            assert writers == {ARGO_CD}, name
+
+        # And back, as `git revert` has it.
+        sync(before)
+        eventually(lambda: effective() == [0.0] * len(STAGES), what="held")
+        sync(documents)
+        eventually(lambda: effective() == [1.0] * len(STAGES), what="proven again")
+
+
+@pytest.mark.parametrize("version", [pytest.param("1.33", marks=pytest.mark.long), "1.36"])
+def test_a_binding_whose_policy_is_gone_refuses_nothing(fresh_cluster: Callable[..., Cluster], version: str) -> None:
+    """As a rollback of Helm's leaves it in between: every policy gone, every binding there. What was refused passes,
+    nothing else is refused or changed, and the bindings go as they came."""
+    cluster = fresh_cluster(version=version, installed=True)
+    kinds = {kind: name for kind, name in ADMISSION.items() if listed(cluster, name)}
+    assert len(kinds) == (4 if version == "1.36" else 2)
+    place = cluster.namespace("held")
+    scenario.identity(cluster, place, "ci")
+    quarantined = {"ci": objects.entry(f"{place}/q")}
+    cluster.create(objects.guard(place, serviceAccounts=quarantined), user=OPERATOR)
+    cluster.create(objects.owner("payments"))
+    scenario.allow(cluster, "judy", "judy", scenario.rule("tenure.dev", ["*"], ["create"]))
+    as_judy: Json = {"user": "judy"}
+    tried: dict[str, tuple[Json, Json]] = {
+        "is quarantined": (objects.pod(place, "new"), {}),  # Ignore, with parameters in the namespace
+        "may not claim": (objects.claim(place), as_judy),  # Fail
+        "only the operator of Tenure": (objects.finding(place), as_judy),  # Fail, whoever it is
+    }
+
+    def said(manifest: Json, options: Json) -> str:
+        path = f"{cluster.path_of(manifest).rpartition('/')[0]}?dryRun=All"
+        status, answer = cluster.rest.request("POST", path, manifest, **options)
+        return "" if status < 300 else str(answer["message"])
+
+    for words, attempt in tried.items():
+        eventually(lambda w=words, a=attempt: w in said(*a), 90, what=words)  # type: ignore[misc]
+    for kind in kinds:
+        if not kind.endswith("Binding"):
+            for one in listed(cluster, kinds[kind]):
+                cluster.delete(kinds[kind], one["metadata"]["name"])
+    bindings = [
+        (name, one) for kind, name in kinds.items() if kind.endswith("Binding") for one in listed(cluster, name)
+    ]
+    assert len(bindings) > 10
+    for words, attempt in tried.items():
+        eventually(lambda a=attempt: said(*a) == "", what=f"not: {words}")  # type: ignore[misc]
+    # Nothing else is held up by them either: other objects, other writes, an end.
+    asked = objects.exception(place, requestedBy="whoever")
+    path = f"{cluster.path_of(asked).rpartition('/')[0]}?dryRun=All"
+
+    def stamped() -> str:
+        return str(cluster.rest.expect("POST", path, asked, user="judy")["spec"]["requestedBy"])
+
+    eventually(lambda: stamped() == "whoever", what="no stamp either")
+    cluster.create(asked, user="judy")
+    cluster.create(objects.pod(place, "other"))
+    cluster.patch("serviceaccounts", "ci", {"metadata": {"labels": {"changed": "yes"}}}, place)
+    cluster.token(place, "ci")
+    for name, one in bindings:
+        cluster.delete(name, one["metadata"]["name"])
+    for attempt in tried.values():
+        assert said(*attempt) == ""
+    cluster.delete_namespace(place, wait=True)
 
 
 @pytest.mark.parametrize("version", ["1.33", "1.36"])

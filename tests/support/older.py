@@ -1,7 +1,10 @@
-"""The kinds as a version before this one had them: each lacks one field that it has today."""
+"""Kinds and admission policies as a version before this one had them: each kind lacks one field that it has today, and
+in each policy something else stands, in another order."""
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +14,7 @@ import yaml
 
 from tests.support.cluster import REPOSITORY
 from tests.support.helm import CHART
+from tests.support.rest import Json
 
 UNKNOWN: Final[Mapping[str, tuple[str, str]]] = {
     "identityowners": ("spec", "displayName"),
@@ -23,6 +27,9 @@ UNKNOWN: Final[Mapping[str, tuple[str, str]]] = {
     "governancepolicies": ("spec", "suspend"),
 }
 """Plural -> where the field stands that the older kind does not know, and its name."""
+
+LAST: Final = "tenure-claim-namespaces"
+GONE: Final = "tenure-once"
 
 
 def older_kinds(directory: Path, plurals: tuple[str, ...] = tuple(UNKNOWN)) -> None:
@@ -37,6 +44,26 @@ def older_kinds(directory: Path, plurals: tuple[str, ...] = tuple(UNKNOWN)) -> N
         columns = version.get("additionalPrinterColumns", [])
         version["additionalPrinterColumns"] = [one for one in columns if one["jsonPath"] != f".{part}.{field}"]
         path.write_text(yaml.safe_dump(found, sort_keys=False))
+
+
+def older_policies(documents: list[Json]) -> list[Json]:
+    """The same, but in each policy a variable and a condition more, at the front of others in another order, the first
+    validation missing or saying something else; and without the policy that came last, but with one that is gone."""
+    found = []
+    for document in copy.deepcopy(documents):
+        if document["kind"] == "ValidatingAdmissionPolicy":
+            spec = document["spec"]
+            variables = spec.get("variables", [])
+            free = [one for one in variables if "variables." not in one["expression"]]
+            bound = [one for one in variables if "variables." in one["expression"]]
+            spec["variables"] = [{"name": "once", "expression": "'there was another'"}, *reversed(free), *bound]
+            spec["matchConditions"] = [{"name": "once", "expression": "true"}, *spec.get("matchConditions", [])]
+            first, *rest = spec["validations"]
+            spec["validations"] = rest or [{"expression": first["expression"], "message": "something else"}]
+        if document["metadata"]["name"] == LAST:
+            document = json.loads(json.dumps(document).replace(LAST, GONE))
+        found.append(document)
+    return found
 
 
 def older_deploy(directory: Path, plurals: tuple[str, ...] = tuple(UNKNOWN)) -> Path:
