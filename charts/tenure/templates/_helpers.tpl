@@ -37,6 +37,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.priorityClass.create }}tenure{{ else }}{{ .Values.priorityClass.name }}{{ end -}}
 {{- end -}}
 
+{{/* "true" where the namespace is graded as the platform's: nobody is asked to own what is there. */}}
+{{- define "tenure.isPlatform" -}}
+{{- or (hasPrefix "kube-" .name) (eq .name .context.Release.Namespace) (has .name .context.Values.platformNamespaces) -}}
+{{- end -}}
+
+{{/* Where `helm test` makes its identity, "" where the operator looks nowhere. */}}
+{{- define "tenure.testNamespace" -}}
+{{- $found := .Values.test.namespace -}}
+{{- if and (not $found) (not .Values.scopedNamespaces) }}{{ $found = "default" }}{{ end -}}
+{{- range .Values.scopedNamespaces -}}
+{{- if and (not $found) (ne (include "tenure.isPlatform" (dict "name" . "context" $)) "true") }}{{ $found = . }}{{ end -}}
+{{- end -}}
+{{- $found -}}
+{{- end -}}
+
 {{- define "tenure.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 64310

@@ -177,6 +177,20 @@ REFUSED: dict[str, tuple[Json, str]] = {
         {"metrics.serviceMonitor.enabled": True, "metrics.podMonitor.enabled": True},
         "scrape the same Pod twice",
     ),
+    "a label that the operator is found by": ({"podLabels": {"app.kubernetes.io/component": "web"}}, "podLabels"),
+    "a registry with a slash too many": ({"image.registry": "registry.example.com/"}, "registry"),
+    "a repository in capitals": ({"image.repository": "Tenure"}, "repository"),
+    "two priority classes": (
+        {"priorityClass.create": True, "priorityClass.name": "system-cluster-critical"},
+        "priorityClass: create makes one",
+    ),
+    "a test where nobody looks": (
+        {"scopedNamespaces": ["shop"], "test.namespace": "default"},
+        "test.namespace: the operator observes shop alone",
+    ),
+    "a test where nobody is asked to own anything": ({"test.namespace": "tenure-system"}, "is the platform's"),
+    "and another": ({"test.namespace": "kube-system"}, "is the platform's"),
+    "and one of theirs": ({"test.namespace": "ingress", "platformNamespaces": ["ingress"]}, "is the platform's"),
     "a monitor of no Service": (
         {"metrics.serviceMonitor.enabled": True, "metrics.service.enabled": False},
         "needs metrics.service.enabled",
@@ -316,6 +330,69 @@ def test_platform_namespaces_are_skipped_by_the_guards(rendered: Callable[..., d
         assert is_as_shipped(but_for(["ingress", "on", "123", "kube-system"], found), wanted)
         assert not is_as_shipped(but_for(["ingress"], found), wanted), "a namespace that the operator knows nothing of"
         assert is_as_shipped(but_for(["ingress"], wanted), wanted), "as `make install` has it"
+
+
+@pytest.mark.parametrize(
+    ("sets", "where"),
+    [
+        ({}, "default"),
+        ({"scopedNamespaces": ["ingress", "shop"], "platformNamespaces": ["ingress"]}, "shop"),
+        ({"test__namespace": "canary"}, "canary"),
+        ({"test__enabled": False, "scopedNamespaces": ["kube-system"]}, None),
+    ],
+)
+def test_the_test_is_where_the_operator_looks(
+    rendered: Callable[..., dict[Key, Json]], sets: dict[str, Any], where: str | None
+) -> None:
+    found = rendered(**sets)
+    if where is None:
+        assert not [name for name in found if name[2] == "tenure-test"]
+        return
+    assert ("Role", where, "tenure-test") in found
+    assert ("RoleBinding", where, "tenure-test") in found
+    [container] = found["Job", "tenure-system", "tenure-test"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"][:3] == ["check", "--namespace", where]
+
+
+def test_names_that_yaml_reads_as_something_else_stay_names(rendered: Callable[..., dict[Key, Json]]) -> None:
+    names = {
+        "scopedNamespaces": ["123", "on"],
+        "metrics__tls__secretName": "0x1",
+        "metrics__podMonitor__enabled": True,
+        "priorityClass__name": "1e3",
+        "quotas__namespaces": ["no"],
+        "test__namespace": "123",
+    }
+    found = rendered(**names)
+    for namespace in ("123", "on"):
+        assert ("RoleBinding", namespace, "tenure-scoped") in found
+    assert ("RoleBinding", "123", "tenure-test") in found
+    assert ("ResourceQuota", "no", "tenure") in found
+    pod = operator_of(found)
+    assert pod["priorityClassName"] == "1e3"
+    assert pod["volumes"][0]["secret"]["secretName"] == "0x1"
+
+
+def test_notes_tell_what_is_so(newest: Helm) -> None:
+    """Each line only where it holds, and a command as it can be typed."""
+
+    def notes(**sets: Any) -> str:
+        arguments = [f"--set-json={name.replace('__', '.')}={json.dumps(value)}" for name, value in sets.items()]
+        command = ("install", "tenure", str(CHART), "-n", "security", "--dry-run=client")
+        return newest(*command, *arguments).partition("NOTES:")[2]
+
+    plain = notes()
+    assert "helm test tenure -n security" in plain
+    assert 'tenure release --all --reason "…"' in plain
+    assert "the CRDs and all that people wrote stay" in plain
+    assert "helm test" not in notes(test__enabled=False)
+    alone = notes(crds__keep=False)
+    assert "deletes every claim" in alone
+    assert "with all that people wrote" in alone
+    theirs = notes(crds__keep=False, crds__enabled=False)  # of another release
+    assert "deletes every claim" not in theirs
+    assert "the CRDs and all that people wrote stay" in theirs
+    assert "observes shop, and acts" in notes(scopedNamespaces=["shop"])
 
 
 def test_settings_reach_the_operator(rendered: Callable[..., dict[Key, Json]]) -> None:
