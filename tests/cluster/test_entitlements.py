@@ -49,7 +49,8 @@ def governed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     releaser(cluster, "rita")
     decider(cluster, "judy")
     cluster.install(entitlements=True)
-    with Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator")):
+    with Operator(cluster.kubeconfig, directory=tmp_path_factory.mktemp("operator")) as operator:
+        cluster.operator = operator  # type: ignore[attr-defined]
         yield cluster
     opt_out(cluster)
 
@@ -78,6 +79,11 @@ def place(governed: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
 
 def govern(cluster: Cluster, place: str, *deadlines: Json) -> None:
     scenario.govern(cluster, policy(place, *deadlines, LATER, labels={"test": place}, precedence=91))
+
+
+def revocations_told(cluster: Cluster, cause: str) -> float:
+    operator: Operator = cluster.operator  # type: ignore[attr-defined]
+    return operator.metrics().value("tenure_revocation_latency_seconds_count", cause=cause)
 
 
 def role(cluster: Cluster, place: str, *verbs: str, name: str = "reader") -> Json:
@@ -238,6 +244,7 @@ def test_release_merges_what_others_changed_and_says_what_it_does_not_put_back(g
 
 
 def test_revoked_it_stays_out_for_good_and_release_is_refused(governed: Cluster, place: str) -> None:
+    told = revocations_told(governed, UNDECLARED)
     govern(governed, place, deadline(UNDECLARED, revoke_after="1s"))
     role(governed, place)
     for number in range(4):  # of so many subjects the blast radius lets six acts happen
@@ -251,6 +258,7 @@ def test_revoked_it_stays_out_for_good_and_release_is_refused(governed: Cluster,
         acts = finding(governed, place, name)["status"]["acts"]
         assert [act["verdict"] for act in acts] == ["Quarantine", "Revoke"]
         assert all(act.get("verified") for act in acts)
+    eventually(lambda: revocations_told(governed, UNDECLARED) == told + 3, what="how long each took")
     assert subjects(governed, place, "emptied") is None
     assert subjects(governed, place, "charted") == []
     assert subjects(governed, place, "shared") == [ALICE]
@@ -396,6 +404,7 @@ def test_too_much_to_remember_is_taken_out_of_nothing(governed: Cluster, place: 
 
 
 def test_a_revoked_service_account_is_gone_and_its_namesake_inherits_nothing(governed: Cluster, place: str) -> None:
+    told = revocations_told(governed, "Unowned")
     govern(governed, place, deadline("Unowned", revoke_after="1s"))
     role(governed, place)
     bind(governed, place, "reader", [account(place), user(place)])
@@ -411,6 +420,7 @@ def test_a_revoked_service_account_is_gone_and_its_namesake_inherits_nothing(gov
         ("Quarantine", True),
         ("Revoke", True),
     ]
+    eventually(lambda: revocations_told(governed, "Unowned") == told + 1, what="how long it took")
     assert subjects(governed, place, "reader") is None  # emptied, and nobody else's
     assert subjects(governed, place, "people") == [ALICE]
     scenario.govern(governed, policy(place, LATER, labels={"test": place}, precedence=91))
