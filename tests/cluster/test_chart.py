@@ -254,7 +254,8 @@ def test_a_whole_life(fresh_cluster: Callable[..., Any], tmp_path: Path, major: 
         eventually(lambda: cluster.get("namespaces", place) is None, 60, what="a namespace's end")
 
 
-@pytest.mark.parametrize(("major", "version"), [("4", "1.36"), pytest.param("3", "1.33", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("major", "version"), [("4", "1.36"), ("3", "1.33")])
 def test_in_another_namespace(fresh_cluster: Callable[..., Any], tmp_path: Path, major: str, version: str) -> None:
     """Installed as the platform's habits say: what enforces is in force and proves it, an identity is quarantined and
     given back, and what is taken out leaves nothing."""
@@ -321,6 +322,7 @@ def test_in_another_namespace(fresh_cluster: Callable[..., Any], tmp_path: Path,
         assert [name for name in left if not name.startswith("sh.helm")] == []
 
 
+@pytest.mark.long
 def test_scoped_to_some_namespaces(fresh_cluster: Callable[..., Any], tmp_path: Path) -> None:
     """With Roles in those namespaces it has what it needs, and sees nothing of others; a missing right is named."""
     cluster: Cluster = fresh_cluster(version="1.36")

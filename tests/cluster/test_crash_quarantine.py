@@ -123,6 +123,7 @@ def test_a_crash_at_any_write_ends_in_the_same_state(sweep: Sweep, path: Path) -
     sweep.run(path)
 
 
+@pytest.mark.long
 def test_processes_that_live_for_one_write_each_get_there_too(sweep: Sweep) -> None:
     """The whole quarantine path, killed after every single write, one after the other."""
     path = next(path for path in PATHS if path.title == "quarantine")

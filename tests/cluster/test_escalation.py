@@ -109,6 +109,7 @@ def test_silence_climbs_from_the_owner_to_the_act(installed: Cluster, operator: 
         assert risen == 1
 
 
+@pytest.mark.long
 def test_a_restart_repeats_no_step_and_misses_none(installed: Cluster, operator: Operator, place: str) -> None:
     owned_token(installed, place, "20s", ("5%", "platform"), ("30%", "security"), ("40%", "board"), ("90%", "last"))
     first = await_step(installed, place, 1)

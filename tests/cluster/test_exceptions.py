@@ -402,6 +402,7 @@ ROUNDS, AT_ONCE = 50, 20
 """1,000 tries: so many exceptions, and each that often."""
 
 
+@pytest.mark.long
 def test_approvals_racing_edits_never_approve_what_they_did_not_name(governed: Cluster, place: str) -> None:
     asking(governed, place, TEAM)
     standing = [ask(governed, place, f"race-{number}") for number in range(AT_ONCE)]

@@ -455,6 +455,7 @@ async def test_the_oldest_supported_version_is_read_alike(fresh_cluster: Callabl
         assert CANARY64 not in repr(store.secrets)
 
 
+@pytest.mark.long
 @pytest.mark.local
 async def test_the_api_server_and_etcd_go_and_come_back(fresh_cluster: Callable[..., Cluster]) -> None:
     """Three ways of being away in one control plane: killed with a watch that then is too old, etcd restarted, and a

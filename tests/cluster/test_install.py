@@ -138,6 +138,7 @@ def taken_out(cluster: Cluster, namespace: str) -> list[Json]:
     return images
 
 
+@pytest.mark.long
 @pytest.mark.local
 def test_a_whole_life(fresh_cluster: Callable[..., Any]) -> None:
     """Installed, used, uninstalled: the cluster is as before. Then again, and uninstalled from what is half there."""
@@ -270,6 +271,7 @@ def test_installing_again_changes_nothing(installed: Cluster) -> None:
     assert versions() == before
 
 
+@pytest.mark.long
 @pytest.mark.local
 def test_before_stamps_it_says_so_and_goes_without_a_trace(fresh_cluster: Callable[..., Any]) -> None:
     cluster: Cluster = fresh_cluster(version="1.33", audit=False)
@@ -289,8 +291,9 @@ def test_before_stamps_it_says_so_and_goes_without_a_trace(fresh_cluster: Callab
     assert there() == before
 
 
+@pytest.mark.long
 @pytest.mark.local
-@pytest.mark.parametrize("version", ["1.36", pytest.param("1.33", marks=pytest.mark.long)])
+@pytest.mark.parametrize("version", ["1.36", "1.33"])
 def test_elsewhere_and_beside_a_platform_of_its_own(
     fresh_cluster: Callable[..., Any], operator: Callable[..., Operator], version: str
 ) -> None:

@@ -220,7 +220,8 @@ def test_objects_of_every_kind_outlive_an_upgrade_and_the_way_back(
     eventually(lambda: stored(cluster) == lost, what="what was written meanwhile has lost the field")
 
 
-@pytest.mark.parametrize("version", ["1.33", pytest.param("1.36", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["1.33", "1.36"])
 def test_policies_upgraded_by_a_gitops_tool_end_as_they_ship(
     fresh_cluster: Callable[..., Cluster], tmp_path: Path, version: str
 ) -> None:
@@ -281,7 +282,8 @@ def test_policies_upgraded_by_a_gitops_tool_end_as_they_ship(
         eventually(lambda: effective() == [1.0] * len(STAGES), what="proven again")
 
 
-@pytest.mark.parametrize("version", [pytest.param("1.33", marks=pytest.mark.long), "1.36"])
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["1.33", "1.36"])
 def test_a_binding_whose_policy_is_gone_refuses_nothing(fresh_cluster: Callable[..., Cluster], version: str) -> None:
     """As a rollback of Helm's leaves it in between: every policy gone, every binding there. What was refused passes,
     nothing else is refused or changed, and the bindings go as they came."""
@@ -337,6 +339,7 @@ def test_a_binding_whose_policy_is_gone_refuses_nothing(fresh_cluster: Callable[
     cluster.delete_namespace(place, wait=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["1.33", "1.36"])
 def test_with_older_kinds_nothing_is_enforced(
     fresh_cluster: Callable[..., Cluster], tmp_path: Path, version: str
