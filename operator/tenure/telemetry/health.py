@@ -114,11 +114,12 @@ async def serve(
         content_type, body = metrics.exposition(request.headers.get("Accept", ""))
         response = web.StreamResponse(headers={"Content-Type": content_type})
         response.enable_compression()
-        await response.prepare(request)
-        async with contextlib.aclosing(body) as parts:
-            async for part in parts:
-                await response.write(part)
-        await response.write_eof()
+        with contextlib.suppress(ConnectionResetError):  # whoever asked does not want the rest
+            await response.prepare(request)
+            async with contextlib.aclosing(body) as parts:
+                async for part in parts:
+                    await response.write(part)
+            await response.write_eof()
         return response
 
     app = web.Application()

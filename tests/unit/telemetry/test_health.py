@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from tenure.telemetry.health import Certificate, Server, serve
 from tenure.telemetry.metrics import Metrics
 from tenure.telemetry.observed import Nothing
 from tests.support.pki import Authority
+from tests.unit.telemetry.test_metrics import Engine, many
 
 
 def fine() -> None:
@@ -146,3 +148,18 @@ def test_what_is_no_certificate_with_its_key(tmp_path: Path, wrong: str) -> None
             key.write_text("no key")
     with pytest.raises(SettingsError, match=r"--metrics-certificate .*tls\.crt, --metrics-key .*: no certificate"):
         Certificate(chain, key)
+
+
+async def test_a_scraper_that_goes_away_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    server = await serve("127.0.0.1:0", Metrics(observed=Engine(many(10_000))), fine, fine)
+    try:
+        host, _, port = server.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: tenure\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.transport.abort()
+        async with aiohttp.ClientSession() as session, session.get(f"http://{server.address}/metrics") as answer:
+            assert "tenure_finding_opened_timestamp_seconds" in await answer.text()  # the next is answered
+    finally:
+        await server.stop()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
