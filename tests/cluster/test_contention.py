@@ -33,7 +33,7 @@ from tests.support.scenario import (
     token_secret,
 )
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 REVERTED = "tenure_enforcement_reverted_total"
 

@@ -14,7 +14,7 @@ from tests.support.operator import Operator
 from tests.support.rest import Json
 from tests.support.scenario import RBAC, claim, claimant, deadline, finding_of, owner, policy, quarantine_of
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", params=["1.33", "1.36"])

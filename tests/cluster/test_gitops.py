@@ -26,7 +26,7 @@ from tests.support.kstatus import Status, compute
 from tests.support.operator import Operator
 from tests.support.scenario import allow, claim, deadline, exception, finding_of, owner, phase_of, policy, rule
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 Json = dict[str, Any]
 

@@ -25,6 +25,7 @@ from tests.support.prometheus import DASHBOARDS, MISSING, Alertmanager, Inbox, P
 from tests.support.scenario import claim, deadline, exception, govern, identity, owner, policy
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.local,
     pytest.mark.skipif(bool(MISSING), reason=f"not on PATH: {', '.join(MISSING)} (.ci/run installs them)"),
 ]

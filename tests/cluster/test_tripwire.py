@@ -28,7 +28,7 @@ from tests.support.scenario import (
     token_of,
 )
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.long]
 
 HOLD = timedelta(seconds=7)
 
