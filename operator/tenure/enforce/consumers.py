@@ -18,8 +18,8 @@ NAMED: Final = 4
 """Objects named one by one; the rest is counted."""
 _LONGEST: Final = 150
 """Characters of a line's names: with what stands around them it stays below the bound of a stored line."""
-_PATIENCE: Final = 10.0
-"""Seconds for both lists: an act does not wait for what it only tells."""
+_PATIENCE: Final = 5.0
+"""Seconds for each list: an act does not wait for what it only tells."""
 
 
 async def of(kube: Kube, namespace: str, secret: str) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ async def of(kube: Kube, namespace: str, secret: str) -> tuple[str, ...]:
     lines = []
     for resource, uses in ((INGRESSES, ingress_uses), (GATEWAYS, gateway_uses)):
         try:
-            async with asyncio.timeout(_PATIENCE / 2):
+            async with asyncio.timeout(_PATIENCE):
                 names = await _using(kube, resource, namespace, secret, uses)
         except (ApiError, TimeoutError) as error:
             why = error.reason or f"HTTP {error.status}" if isinstance(error, ApiError) else "no answer in time"

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from tenure.api.quarantine import DisabledToken, QuarantineSpec, QuarantineStatus, QuarantineSubject, Revoked
+from tenure.api.quarantine import DisabledToken, QuarantineStatus, Revoked
 from tenure.enforce.work import disable_tokens
-from tenure.model.records import Authored, Secret
+from tenure.model.records import Secret
+from tests.unit.enforce import test_revoke
+from tests.unit.enforce.test_revoke import T0
 
-T0 = datetime(2026, 11, 1, 12, tzinfo=UTC)
-HELD: Any = Authored(
-    kind="Quarantine",
-    namespace="payments",
-    name="q",
-    uid="uid-q",
-    generation=1,
-    resource_version="1",
-    created=T0,
-    spec=QuarantineSpec(subject=QuarantineSubject(kind="ServiceAccount", name="ci", uid="uid-ci")),
+HELD: Any = replace(
+    test_revoke.HELD,
     status=QuarantineStatus(
         disabled_tokens=(DisabledToken(name="ci-token", uid="uid-t", service_account="ci"),),
         revoked=(Revoked(kind="Secret", name="ci-token", uid="uid-t", service_account="ci", intended=T0),),
